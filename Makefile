@@ -1,0 +1,121 @@
+# One command from raw slides to every table. `make` alone says what can be made.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDEXPANSION:
+.SECONDARY:
+
+DATASET ?= toy#       a file in params/
+DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
+SETTING ?= strict#    strict or published
+SEED    ?= 0
+JOBS    ?= $(shell nproc)
+LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
+ARGS    ?=#           more words for pytest
+
+MAKEFLAGS += --jobs=$(JOBS) --no-print-directory
+THREADS := $(shell echo $$(( $$(nproc) / $(JOBS) > 0 ? $$(nproc) / $(JOBS) : 1 )))
+export OMP_NUM_THREADS ?= $(THREADS)
+export JUPYTER_PREFER_ENV_PATH := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+PY := .venv/bin/python
+READY := .venv/.ready
+UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+
+help:  ## what can be made
+	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-22s %s\n", $$1, $$2}'
+	@echo "  with DATASET=toy|her2st|her2st_small ...  DATA=folder  SETTING=strict|published  SEED=0  JOBS=2  LAUNCH="
+
+env: $(READY)  ## the environment in .venv, from requirements.lock
+$(READY): requirements.lock pyproject.toml
+	@echo "environment: .venv from requirements.lock"
+	@python3.11 -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --editable .
+	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" > /dev/null 2>&1
+	@touch $@
+
+lock: $(READY)  ## requirements.lock anew from pyproject.toml
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+
+lab: $(READY)  ## JupyterLab, where the .py notebooks open as notebooks
+	.venv/bin/jupyter lab --config=jupyter_lab_config.py notebooks
+
+# ---- steps: every target is a run.json, written last of all by its notebook -------------------------------------
+words = $(subst /, ,$*)
+# $(1): the notebook's parameters. A run whose fingerprint still holds is only touched.
+define execute
+	@if $(PY) -m stlib.results $@; then touch $@; else $(call papermill,$(1)); fi
+endef
+define papermill
+	mkdir -p $(@D); echo "running: $(@D)"; \
+	  if $(LAUNCH) $(PY) -m papermill --log-level ERROR --no-progress-bar --kernel python3 $< $(@D)/notebook.ipynb $(1) \
+	  2> $(@D)/log.txt; then rm -f $(@D)/notebook.failed.ipynb; else \
+	  mv $(@D)/notebook.ipynb $(@D)/notebook.failed.ipynb; tail -n 12 $(@D)/log.txt; \
+	  echo "failed: see $(@D)/notebook.failed.ipynb"; exit 1; fi
+endef
+
+build/%.ipynb: notebooks/%.py $(READY)
+	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o $@
+
+runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
+	$(call execute,-r dataset $*)
+runs/data/%/run.json: build/01_data.ipynb params/%.yaml
+	$(call execute,-r dataset $* -r data "$(DATA)")
+runs/preprocessing/%/run.json: build/02_preprocessing.ipynb runs/data/%/run.json
+	$(call execute,-r dataset $*)
+runs/registration/%/run.json: build/03_registration.ipynb runs/preprocessing/%/run.json
+	$(call execute,-r dataset $*)
+
+# the stem is <dataset>/<model>/<setting>-s<seed>
+train = -r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -r setting $(word 1,$(subst -s, ,$(word 3,$(words)))) -p seed $(word 2,$(subst -s, ,$(word 3,$(words))))
+runs/2d/%/run.json: build/04_train_2d.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json
+	$(call execute,$(train))
+runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
+	$(call execute,$(train))
+
+# the stem is <dataset>/<table>/<setting>-s<seed>
+runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*))_$$(firstword $$(subst /, ,$$*)))
+	@$(call papermill,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
+runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
+	@$(call papermill,-r dataset $*)
+runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml FORCE
+	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
+
+# ---- targets by name --------------------------------------------------------------------------------------------
+data: runs/data/$(DATASET)/run.json  ## fetch, verify and prepare DATASET
+prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and registration of DATASET
+figures: runs/figures/$(DATASET)/run.json  ## figures of DATASET
+audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
+audit:  ## the control table from counts alone (DATASET=her2st)
+	@$(MAKE) runs/audit/$(DATASET)/run.json DATASET=$(DATASET)
+	@cat results/$(DATASET)/audit.md
+
+rendered: $(READY)  ## the executed toy notebooks that people browse
+	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy
+	@$(PY) -m stlib.rendered
+
+test: $(READY)  ## all tests: library, models, notebooks
+	@$(MAKE) prepare DATASET=toy
+	@$(PY) -m pytest $(ARGS)
+	@$(MAKE) test-notebooks
+test-notebooks: $(READY)  ## re-run the rendered notebooks in a fresh folder and compare
+	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; export STLIB_OUT="$$out"; \
+	nbval="$(PY) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200"; \
+	$$nbval -n $(JOBS) --dist loadfile $(filter-out notebooks/rendered/08% notebooks/rendered/09%,$(wildcard notebooks/rendered/*.ipynb)) && \
+	$$nbval $(sort $(filter notebooks/rendered/08% notebooks/rendered/09%,$(wildcard notebooks/rendered/*.ipynb)))
+clean:  ## remove what can be made again (keeps data/)
+	rm -rf build runs
+
+FORCE:
+.PHONY: help env lock lab data prepare figures audit rendered test test-notebooks clean
+
+# ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
+ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
+build/tables.mk: $(wildcard tables/*.yaml params/*.yaml) stlib/tables.py $(READY)
+	@mkdir -p build; $(PY) -m stlib.tables > $@.partial && mv $@.partial $@
+-include build/tables.mk
+-include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d)
+endif

@@ -1,0 +1,94 @@
+"""Save and resume a training: tensors as safetensors, everything else as JSON in the same file.
+
+Nothing is ever unpickled. A file is whole or absent: it is written under another name, flushed and renamed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from stlib.paths import replacing
+
+
+def save_checkpoint(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer | None, about: dict[str, Any]) -> None:
+    """Write the state of a model, of its optimiser, and what they are.
+
+    Parameters
+    ----------
+    path
+        A .safetensors file.
+    about
+        Plain data. `model` (its name) and `fingerprint` are compared when the file is read.
+    """
+    tensors = {f"model.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    groups = []
+    if optimiser is not None:
+        state = optimiser.state_dict()
+        groups = state["param_groups"]
+        for index, entries in state["state"].items():
+            for key, value in entries.items():
+                tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    tensors = {key: value.clone() for key, value in tensors.items()}  # safetensors refuses shared memory
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, {"about": json.dumps(about), "groups": json.dumps(groups)})
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of itself, without reading its tensors.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["about"])
+    except Exception as error:  # the library raises its own, undocumented types
+        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it; the training starts anew") from error
+
+
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer | None, name: str
+) -> dict[str, Any]:
+    """Put a saved state into a model and its optimiser; return what the checkpoint says of itself.
+
+    Parameters
+    ----------
+    name
+        The model the state must belong to, e.g. ``asign@no_graph``.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds another model or other shapes.
+    """
+    about = read_about(path)
+    if about["model"] != name:
+        raise ValueError(f"{path}: a checkpoint of '{name}' is needed, found one of '{about['model']}'. Choose the folder of the right run")
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+        groups = json.loads(file.metadata()["groups"])
+    saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    _check_shapes(path, saved, model.state_dict())
+    model.load_state_dict(saved)
+    if optimiser is not None and groups:
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimiser."):
+                _, index, entry = key.split(".", 2)
+                state.setdefault(int(index), {})[entry] = value
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return about
+
+
+def _check_shapes(path: Path, saved: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    for key in sorted(saved.keys() ^ wanted.keys()):
+        raise ValueError(f"{path}: '{key}' is in only one of checkpoint and model; they differ in code or configuration")
+    for key, value in saved.items():
+        if value.shape != wanted[key].shape:
+            raise ValueError(f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} (another panel or configuration?)")

@@ -1,0 +1,109 @@
+"""One reader per source, and the step that turns its files into sections.
+
+A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`. The params file names it; nothing
+else has to know it.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+from tqdm import tqdm
+
+from stlib import paths
+from stlib.expression import common_genes
+from stlib.fingerprint import file_hash
+from stlib.params import Expect, Params, nearest
+from stlib.sections import Section, content_hash, write_section
+
+
+def reader(params: Params) -> ModuleType:
+    """Return the module that reads the files of this dataset.
+
+    Raises
+    ------
+    ValueError
+        If there is no reader of that name.
+    """
+    known = [p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__"]
+    name = params.source.reader
+    if name not in known:
+        raise ValueError(f"params/{params.name}.yaml: source.reader '{name}' is no file of stlib/datasets/ (nearest: {nearest(name, known)})")
+    return importlib.import_module(f"stlib.datasets.{name}")
+
+
+def raw_folder(params: Params, data: str = "") -> Path:
+    """Return where the raw files lie: `data` if the user names a folder, else the house's own."""
+    if data and not Path(data).is_dir():
+        raise FileNotFoundError(f"DATA={data} is no folder; give the folder that holds the files of '{params.source.reader}'")
+    return Path(data).resolve() if data else paths.raw(params.source.reader)
+
+
+def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
+    """Write every section of the dataset in the house's form: counts and positions, and a pyramidal slide.
+
+    What is already there and made from the same files is kept. Last of all the manifest is written, the content hash of each
+    file, on which every later fingerprint rests.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    folder
+        Its raw files, complete (see the reader's `fetch`).
+
+    Returns
+    -------
+    dict
+        Section -> {file suffix: sha256}.
+    """
+    from stlib.slide import write_pyramid  # images are opened there only
+
+    source = reader(params)
+    manifest = {}
+    for name in tqdm(params.patient_of, unit="section", desc=params.name):
+        section = source.read(params, folder, name)
+        target = paths.section_file(params.name, name)
+        write_section(target, section)
+        manifest[name] = {"h5ad": content_hash(section)}
+        if name in params.with_slide:
+            slide = paths.slide_file(params.name, name)
+            origin = file_hash(source.image(params, folder, name))
+            stamp = slide.with_suffix(".json")
+            if not slide.exists() or not stamp.exists() or json.loads(stamp.read_text())["origin"] != origin:
+                write_pyramid(source.image(params, folder, name), slide, section.um_per_px)
+                with paths.replacing(stamp) as temporary:
+                    temporary.write_text(json.dumps({"origin": origin}))
+            manifest[name]["tif"] = origin
+    with paths.replacing(paths.processed(params.name) / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1))
+    return manifest
+
+
+def fetch(params: Params, folder: Path, *, local: bool) -> None:
+    """Make the raw files arrive in `folder`, unless the user named that folder: then it is only read."""
+    if not local:
+        reader(params).fetch(params, folder)
+
+
+def totals(sections: dict[str, Section]) -> dict[str, int]:
+    """Count what was read, in the terms of `expect` in a params file."""
+    every = list(sections.values())
+    return {
+        "sections": len(every),
+        "spots": sum(len(section) for section in every),
+        "umi": int(sum(int(section.counts.sum()) for section in every)),
+        "genes_union": len(set().union(*(section.genes for section in every))),
+        "genes_common": len(common_genes(every)),
+    }
+
+
+def compare(found: dict[str, int], expect: Expect | None) -> str:
+    """Return a line per total: what was found, and what the params file expects where it says so."""
+    wanted = {} if expect is None else expect.model_dump(exclude_none=True)
+    lines = []
+    for name, value in found.items():
+        verdict = "" if name not in wanted else " as expected" if wanted[name] == value else f" WARNING: expected {wanted[name]}"
+        lines.append(f"{name:13s} {value}{verdict}")
+    return "\n".join(lines)

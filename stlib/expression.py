@@ -1,0 +1,96 @@
+"""From raw counts to what is predicted: the panel of genes, the label scale, and sums over coarser levels."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import sparse
+
+from stlib.sections import Section
+
+
+def common_genes(sections: Iterable[Section]) -> list[str]:
+    """Return the genes that every section measures, in the order of the first."""
+    first, *rest = sections
+    shared = set(first.genes).intersection(*(section.genes for section in rest))
+    return [gene for gene in first.genes if gene in shared]
+
+
+def top_mean_panel(sections: Iterable[Section], size: int, among: list[str] | None = None) -> list[str]:
+    """Return the `size` genes of the highest mean raw count, in descending order.
+
+    The mean is taken over the spots of each section, then over sections without weights (ASIGN, A1: "highest
+    mean expression"; its released order of steps).
+
+    Parameters
+    ----------
+    sections
+        Those the choice may look at. Under `strict` they hold no spot whose counts are hidden.
+    size
+        Number of genes.
+    among
+        Candidates; default: the genes common to `sections`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer candidates than `size`.
+    """
+    sections = list(sections)
+    genes = common_genes(sections) if among is None else among
+    if len(genes) < size:
+        raise ValueError(
+            f"a panel of {size} genes needs that many genes common to all sections, found {len(genes)} in "
+            f"{len(sections)} sections. Lower panel.size in the params file"
+        )
+    means = [np.asarray(s.counts[:, s.columns(genes)].mean(0), np.float64).ravel() for s in sections]
+    order = np.argsort(-np.mean(means, axis=0), kind="stable")[:size]
+    return [genes[i] for i in order]
+
+
+def panel_counts(section: Section, panel: list[str]) -> np.ndarray:
+    """Return the raw counts of the panel's genes, in its order, as (N, G) float64."""
+    return section.counts[:, section.columns(panel)].toarray().astype(np.float64)
+
+
+def log_proportion(counts: np.ndarray) -> np.ndarray:
+    """Return t = ln((x + 1) / sum over the panel of (x + 1)), the label scale of ASIGN's released pipeline.
+
+    Parameters
+    ----------
+    counts
+        Raw counts of the panel (N, G), or sums of them over a region.
+
+    Returns
+    -------
+    np.ndarray
+        (N, G) float32, negative; a flat profile of 250 genes is ln(1 / 250) = -5.5 everywhere.
+
+    Examples
+    --------
+    >>> log_proportion(np.array([[0, 4, 0]])).round(3)
+    array([[-1.946, -0.336, -1.946]], dtype=float32)
+    """
+    shifted = np.asarray(counts, np.float64) + 1
+    return np.log(shifted / shifted.sum(1, keepdims=True)).astype(np.float32)
+
+
+def sum_over(parents: np.ndarray, counts: np.ndarray, n_parents: int) -> np.ndarray:
+    """Add the counts of all locations that share a parent.
+
+    Parameters
+    ----------
+    parents
+        Index of the region (or global) cell of each location (N,).
+    counts
+        Raw counts (N, G).
+    n_parents
+        Number of cells R.
+
+    Returns
+    -------
+    np.ndarray
+        (R, G).
+    """
+    n = len(parents)
+    assign = sparse.csr_matrix((np.ones(n), (parents, np.arange(n))), shape=(n_parents, n))
+    return assign @ counts

@@ -1,0 +1,88 @@
+"""What a run was made of: code, parameters, data and lock, as one hash.
+
+Make compares times, which a fresh clone makes meaningless. Equal fingerprints mean that a new run would be the same run.
+"""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from stlib import paths
+from stlib.params import Params
+
+PACKAGE = Path(__file__).parent
+DESCRIPTIVE = {"title", "notes", "showcase", "expect"}  # params that no run computes with
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_hash(*parts: Any) -> str:
+    """Return the SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def modules(roots: list[str]) -> list[Path]:
+    """Return the files of stlib that `roots` import, directly or not, themselves included.
+
+    Read from the source, so that nothing is imported to know it; imports inside functions count.
+
+    Parameters
+    ----------
+    roots
+        Module names such as ``stlib.train``.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if name in found or path is None:
+            continue
+        found[name] = path
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stlib":
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names if alias.name.split(".")[0] == "stlib"]
+    return sorted(set(found.values()))
+
+
+def _file(module: str) -> Path | None:
+    """Return the file of a module of stlib, or None if the name is no module."""
+    stem = PACKAGE.joinpath(*module.split(".")[1:])
+    for path in (stem.with_suffix(".py") if stem != PACKAGE else stem / "__init__.py", stem / "__init__.py"):
+        if path.exists():
+            return path
+    return None
+
+
+def resolved(params: Params, models: list[str]) -> dict[str, Any]:
+    """Return the parameters a run computes with: no prose, and no overrides of models that it does not build."""
+    content = params.model_dump(mode="json", by_alias=True, exclude=DESCRIPTIVE)
+    names = {model.split("@")[0] for model in models}
+    content["overrides"] = {key: value for key, value in content["overrides"].items() if key in names}
+    return content
+
+
+def data_hash(dataset: str, *, registered: bool = False) -> str:
+    """Return the hash of the prepared sections, and of their alignment if the run uses it."""
+    folder = paths.processed(dataset)
+    files = [folder / "manifest.json"] + [folder / "registration.json"] * registered
+    return text_hash([file_hash(path) if path.exists() else "absent" for path in files])
+
+
+def code_hash(roots: list[str]) -> str:
+    """Return the hash of the code that `roots` reach."""
+    return text_hash([(str(path.relative_to(PACKAGE)), file_hash(path)) for path in modules(roots)])
+
+
+def notebook_hash(notebook: str) -> str:
+    """Return the hash of a notebook's code cells; prose may change freely."""
+    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
+    return text_hash([cell for cell in cells if not cell.startswith(" [markdown]")])

@@ -1,0 +1,301 @@
+"""Metrics, each with its axis in its name, and how its values become one number per patient.
+
+"PCC" names at least four quantities in this field, which differ by more than methods do. Here each is declared with what it
+correlates over (`axis`), which rows go into one call (`within`) and how many values become one (`reduce`):
+
+==============================  ====================================================  ==========================
+name                            one value for                                         the papers' name
+==============================  ====================================================  ==========================
+``mse``, ``mae``                a patient: all spots and genes together               MSE, MAE
+``pcc_per_spot``                a spot, across genes; mean over a patient's spots     PCC (ASIGN, MagNet)
+``pcc_per_gene``                a gene, across the spots of one section; mean over    Hist2ST; the headline here
+                                genes, then sections
+``pcc_per_gene_pooled`` and     a gene, across all spots of a fold's patients; mean,  PCC@M, PCC@S, PCC@F
+``_median``, ``_quartile``      median, first quartile over genes                     (EGN, SGN, PixNet)
+``pcc_flat``                    a patient: all spots and genes as one long vector
+==============================  ====================================================  ==========================
+
+The correlation is exact, without an epsilon: where a side is constant it is undefined (NaN), left out of the mean, and its
+share reported. The papers' code counts such a value as 0 (ASIGN, epsilon 1e-8) or -1 (EGN). A prediction that is constant
+within a section has no per-gene correlation at all. Rows marked `known` are never scored.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from stlib.params import nearest
+from stlib.predictions import Predictions
+
+KEYS = {"section": ["fold", "patient", "section"], "patient": ["fold", "patient"], "fold": ["fold"]}
+
+
+def mse(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the mean squared error over all spots and genes of (N, G), a scalar."""
+    return np.square(np.subtract(prediction, truth, dtype=np.float64)).mean()
+
+
+def mae(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the mean absolute error over all spots and genes of (N, G), a scalar."""
+    return np.abs(np.subtract(prediction, truth, dtype=np.float64)).mean()
+
+
+def pcc_per_spot(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Correlate across the genes of each spot: (N, G) -> (N,), NaN where a spot's profile is flat.
+
+    The genes' mean levels, the same in every tissue, make most of it: a constant profile scores high.
+    """
+    return _pearson(prediction, truth, axis=1)
+
+
+def pcc_per_gene(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Correlate across the spots for each gene: (N, G) -> (G,), NaN where a gene is constant.
+
+    Examples
+    --------
+    >>> truth = np.array([[1, 1], [2, 3], [3, 2]])
+    >>> pcc_per_gene(np.array([[2, 5], [4, 5], [6, 5]]), truth)
+    array([ 1., nan])
+    """
+    return _pearson(prediction, truth, axis=0)
+
+
+def pcc_flat(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Correlate all spots and genes of (N, G) as one vector, a scalar."""
+    return _pearson(np.ravel(prediction), np.ravel(truth), axis=0)
+
+
+def _pearson(prediction: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray:
+    """Return Pearson's r along an axis, NaN where a side is constant."""
+    sides = []
+    defined = True
+    for values in (prediction, truth):
+        values = np.asarray(values, np.float64)
+        defined &= values.max(axis) > values.min(axis)  # a rounded mean would leave a constant a tiny variance
+        centred = values - values.mean(axis, keepdims=True)
+        norm = np.linalg.norm(centred, axis=axis, keepdims=True)
+        sides.append(centred / np.where(norm > 0, norm, 1))
+    r = np.clip((sides[0] * sides[1]).sum(axis), -1, 1)
+    return np.where(defined, r, np.nan)
+
+
+def mean_defined(values: np.ndarray) -> float:
+    """Return the mean of what is not NaN; NaN if nothing is left."""
+    return _of_defined(np.mean, values)
+
+
+def median_defined(values: np.ndarray) -> float:
+    """Return the median of what is not NaN; NaN if nothing is left."""
+    return _of_defined(np.median, values)
+
+
+def quartile_defined(values: np.ndarray) -> float:
+    """Return the first quartile of what is not NaN; NaN if nothing is left."""
+    return _of_defined(lambda defined: np.quantile(defined, 0.25), values)
+
+
+def _of_defined(statistic: Callable, values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(statistic(defined)) if defined.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric is.
+
+    Attributes
+    ----------
+    label
+        Head of a table's column.
+    summary
+        One sentence.
+    function
+        (prediction, truth), both (N, G) -> one value, (N,) or (G,).
+    range
+        Least and greatest possible value.
+    higher_is_better
+        Direction; bold face and arrows follow from it.
+    axis
+        What is averaged or correlated over.
+    within
+        Rows that go into one call of `function`: those of a ``section``, a ``patient`` or a ``fold``.
+    reduce
+        Its values -> one.
+    """
+
+    label: str
+    summary: str
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    range: tuple[float, float]
+    higher_is_better: bool
+    axis: str
+    within: Literal["section", "patient", "fold"]
+    reduce: Callable[[np.ndarray], float] = mean_defined
+
+    @property
+    def unit(self) -> str:
+        """What one score belongs to: ``patient``, or ``fold`` where a fold's patients are pooled."""
+        return "fold" if self.within == "fold" else "patient"
+
+
+def _error(label: str, summary: str, function: Callable) -> Metric:
+    return Metric(label, summary, function, (0, float("inf")), False, "spots and genes", "patient")
+
+
+def _pcc(label: str, summary: str, function: Callable, axis: str, within: str, reduce: Callable = mean_defined) -> Metric:
+    return Metric(label, summary, function, (-1, 1), True, axis, within, reduce)
+
+
+METRICS = {
+    "mse": _error("MSE", "Mean squared error over a patient's spots and genes.", mse),
+    "mae": _error("MAE", "Mean absolute error over a patient's spots and genes.", mae),
+    "pcc_per_spot": _pcc(
+        "PCC per spot",
+        "Correlation across the genes of a spot, mean over a patient's spots; a constant profile scores high.",
+        pcc_per_spot, "genes of a spot", "patient",
+    ),
+    "pcc_per_gene": _pcc(
+        "PCC per gene",
+        "Correlation across the spots of one section for each gene, mean over genes, then sections; a constant has none.",
+        pcc_per_gene, "spots of a section", "section",
+    ),
+    "pcc_per_gene_pooled": _pcc(
+        "PCC per gene, pooled: mean",
+        "Correlation across all test spots of a fold for each gene, mean over genes (PCC@M); differences between patients count.",
+        pcc_per_gene, "spots of a fold", "fold",
+    ),
+    "pcc_per_gene_pooled_median": _pcc(
+        "PCC per gene, pooled: median",
+        "Correlation across all test spots of a fold for each gene, median over genes (PCC@S); differences between patients count.",
+        pcc_per_gene, "spots of a fold", "fold", median_defined,
+    ),
+    "pcc_per_gene_pooled_quartile": _pcc(
+        "PCC per gene, pooled: first quartile",
+        "Correlation across all test spots of a fold for each gene, first quartile over genes (PCC@F); differences between patients count.",
+        pcc_per_gene, "spots of a fold", "fold", quartile_defined,
+    ),
+    "pcc_flat": _pcc(
+        "PCC, flat",
+        "Correlation of all spots and genes of a patient as one vector; the genes' mean levels make most of it.",
+        pcc_flat, "spots and genes", "patient",
+    ),
+}
+
+
+def find(name: str) -> Metric:
+    """Return a metric by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    if name not in METRICS:
+        raise ValueError(f"metric '{name}' is not declared in stlib/metrics.py (nearest: {nearest(name, METRICS)})")
+    return METRICS[name]
+
+
+def scores(predictions: Predictions, name: str) -> pd.DataFrame:
+    """Score every patient, or every fold where the metric pools a fold's patients.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index ``patient`` (or ``fold``); `value`, and `undefined`, the share of correlations that a constant side left
+        undefined.
+
+    Raises
+    ------
+    ValueError
+        If the metric is unknown, or a scored value is missing or not finite.
+    """
+    metric = find(name)
+    return _evaluate(predictions, metric, metric.within).groupby(metric.unit, sort=False)[["value", "undefined"]].mean()
+
+
+def score(predictions: Predictions, name: str) -> pd.Series:
+    """Return the values of `scores`: one per patient (or fold), NaN where undefined."""
+    return scores(predictions, name)["value"].rename(name)
+
+
+def by_fold(predictions: Predictions, name: str) -> pd.Series:
+    """Score every fold: all its spots together, but for `pcc_per_gene`, the mean over its patients."""
+    metric = find(name)
+    if metric.within == "section":
+        patients = _evaluate(predictions, metric, "section").groupby(["fold", "patient"], sort=False)["value"].mean()
+        return patients.groupby("fold", sort=False).mean().rename(name)
+    return _evaluate(predictions, metric, "fold").set_index("fold")["value"].rename(name)
+
+
+def _evaluate(predictions: Predictions, metric: Metric, within: str) -> pd.DataFrame:
+    """Apply a metric to each group of scored rows: columns fold, (patient, section), value, undefined."""
+    rows = []
+    for name in predictions.obs["fold"].unique():
+        fold = _scored(predictions, name)
+        for index in fold.obs.groupby(KEYS[within], sort=False).indices.values():
+            values = np.atleast_1d(metric.function(fold.prediction[index], fold.truth[index]))
+            place = fold.obs.iloc[index[0]][KEYS[within]].to_dict()
+            rows.append(place | {"value": metric.reduce(values), "undefined": np.isnan(values).mean()})
+    return pd.DataFrame(rows)
+
+
+def _scored(predictions: Predictions, name: str) -> Predictions:
+    """Return the rows of a fold that are scored, and the genes of its panel, complete."""
+    fold = predictions.fold(name)
+    rows = ~fold.obs["known"].to_numpy(bool)
+    if not rows.any():
+        raise ValueError(f"fold '{name}' needs rows to score, found only known ones ({len(rows)}). Correct its test sections")
+    fold = Predictions(fold.prediction[rows], fold.truth[rows], fold.genes, fold.obs[rows])
+    for what in ("prediction", "truth"):
+        bad = ~np.isfinite(getattr(fold, what))
+        if bad.any():
+            row, gene = np.argwhere(bad)[0]
+            raise ValueError(
+                f"{what} must be finite in every gene of its fold's panel, found {bad.sum()} of {bad.size} values that are not "
+                f"(fold '{name}', section '{fold.obs['section'].iloc[row]}', gene '{fold.genes[gene]}'). Make the run anew"
+            )
+    return fold
+
+
+def constant(predictions: Predictions) -> bool:
+    """Return whether every section is predicted to be the same everywhere, as by a mean."""
+    for name in predictions.obs["fold"].unique():
+        fold = _scored(predictions, name)
+        for index in fold.obs.groupby("section", sort=False).indices.values():
+            if np.ptp(fold.prediction[index], axis=0).any():
+                return False
+    return True
+
+
+class Summary(NamedTuple):
+    """A mean over units (patients, or folds) with its spread."""
+
+    mean: float
+    sd: float  # sample standard deviation (n - 1); NaN for one unit
+    low: float  # 95 % interval of the mean, Student's t; NaN for one unit
+    high: float
+    n: int  # units with a defined value
+
+
+def summary(values: pd.Series) -> Summary:
+    """Summarise scores over patients: mean, standard deviation and a 95 % interval by Student's t.
+
+    Undefined scores are left out and `n` says how many are left. One patient has no spread: sd and interval are NaN.
+
+    Examples
+    --------
+    >>> [round(float(number), 2) for number in summary(pd.Series([1.0, 2.0, 3.0]))]
+    [2.0, 1.0, -0.48, 4.48, 3.0]
+    """
+    defined = values.to_numpy(np.float64)
+    defined = defined[~np.isnan(defined)]
+    n = len(defined)
+    if n < 2:
+        return Summary(float(defined[0]) if n else float("nan"), *[float("nan")] * 3, n)
+    mean, sd = float(defined.mean()), float(defined.std(ddof=1))
+    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
+    return Summary(mean, sd, mean - half, mean + half, n)

@@ -1,0 +1,144 @@
+"""The methods: one file each, found by its name.
+
+A method is a file that ends in ``Model = ItsClass``. Its name is the file's everywhere: ``build("asign")``, the row of a table,
+the folder of a run. A variant of it, an ablation, is written ``asign@no_graph``.
+"""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stlib.batch import Batch
+from stlib.params import nearest
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every method can be told; its own settings come on top."""
+
+    epochs: int = 0  # 0: nothing is trained
+    batch_size: int = 1024  # locations per batch
+
+    def limited(self, max_epochs: int | None) -> "Config":
+        """Return the settings with no more than `max_epochs` epochs."""
+        return self if max_epochs is None else replace(self, epochs=min(self.epochs, max_epochs))
+
+
+class Method(nn.Module):
+    """What every method has; a subclass overrides what differs.
+
+    Attributes
+    ----------
+    UNIT
+        What one batch holds: ``spot`` (spots of any section), ``section`` (one whole section) or ``stack`` (all sections of a patient,
+        or a connected part of them).
+    NEEDS
+        Fields beyond the base that a batch must hold, see `stlib.batch.Batch`.
+    PROTOCOLS
+        Protocol -> fields of `Config` that it changes. A protocol that is absent does not fit the method.
+    VARIANTS
+        Name -> fields of `Config` that it changes: the ablations.
+    """
+
+    UNIT: ClassVar[str] = "spot"
+    NEEDS: ClassVar[frozenset[str]] = frozenset()
+    PROTOCOLS: ClassVar[dict[str, dict[str, Any]]] = {"2d": {}, "3d": {}}
+    VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
+    Config: ClassVar[type[Config]] = Config
+
+    def __init__(self, config: Config, genes: int, features: int):
+        super().__init__()
+        self.config, self.genes, self.features = config, genes, features
+
+    @classmethod
+    def needs(cls, config: Config) -> frozenset[str]:
+        """Return the fields a batch must hold under these settings."""
+        return cls.NEEDS
+
+    def prepare(self, train: Iterable[Batch]) -> None:
+        """Compute once, from training data alone, what is not learned by gradient; keep it in buffers."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return ``{"expression": (N, G)}`` and, where there are coarser levels, theirs."""
+        raise TypeError(f"{type(self).__name__} must define forward")
+
+    def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
+        """Return the scalar that training lowers."""
+        raise TypeError(f"{type(self).__name__} has parameters to train and must define loss")
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Return the optimiser of the method's paper."""
+        raise TypeError(f"{type(self).__name__} has parameters to train and must define optimiser")
+
+    def rate(self, progress: float) -> float:
+        """Return the factor on the learning rate after the share `progress` (0 to 1) of the training."""
+        return 1.0
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Return the expression (N, G) of a batch, without augmentation or gradient."""
+        return self(batch)["expression"]
+
+
+def names() -> list[str]:
+    """Return all methods there are."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+
+
+def method(name: str) -> type[Method]:
+    """Return the class of a method; its variant, if one is named, must exist.
+
+    Raises
+    ------
+    ValueError
+        If no file or variant of that name exists.
+    """
+    stem, _, variant = name.partition("@")
+    if stem not in names():
+        raise ValueError(f"model '{stem}' is no file of stlib/models/ (nearest: {nearest(stem, names())})")
+    found = importlib.import_module(f"stlib.models.{stem}").Model
+    if variant and variant not in found.VARIANTS:
+        raise ValueError(f"model '{stem}' has no variant '{variant}' (nearest: {nearest(variant, found.VARIANTS)})")
+    return found
+
+
+def configure(name: str, protocol: str, **overrides: Any) -> Config:
+    """Return the settings of a method for a protocol.
+
+    Parameters
+    ----------
+    name
+        File of `stlib/models/`, with ``@variant`` if wanted.
+    protocol
+        ``2d`` or ``3d``.
+    overrides
+        Fields of the method's `Config`, from the params file; a variant stands above them.
+
+    Raises
+    ------
+    ValueError
+        If the name, the variant, the protocol or a field is unknown.
+    """
+    found = method(name)
+    if protocol not in found.PROTOCOLS:
+        raise ValueError(f"model '{name}' fits protocol {' or '.join(found.PROTOCOLS)}, found '{protocol}'")
+    known = {field.name for field in fields(found.Config)}
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct `overrides` in the params file")
+    variant = found.VARIANTS.get(name.partition("@")[2], {})
+    return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
+
+
+def build(name: str, config: Config, genes: int, features: int) -> Method:
+    """Build a method: G genes of the panel, frozen features of width D."""
+    return method(name)(config, genes, features)
+
+
+def trainable(model: Method) -> bool:
+    """Return whether gradient descent has anything to do."""
+    return any(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,258 @@
+"""What a dataset is: strict YAML in `params/`, read into a frozen, typed record.
+
+An unknown key, a value of the wrong type or a fold that names what does not exist is an error that names the
+file, the key and the nearest right one.
+"""
+
+import difflib
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stlib import paths
+
+Protocol = Literal["2d", "3d"]
+Setting = Literal["strict", "published"]
+Patients = dict[str, list[str]]  # patient -> sections in cutting order
+
+
+class Record(BaseModel):
+    """Hold declared fields only, of the declared types, for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+
+class Source(Record):
+    """Where the data comes from, and under which terms."""
+
+    reader: str  # a module of stlib.datasets
+    url: str = ""  # what `make data` downloads from; empty: nothing to download
+    doi: str = ""
+    licence: str
+    citation: str
+    options: dict[str, Any] = {}  # checked by the reader's own `Options`
+
+
+class Spot(Record):
+    """The measured locations."""
+
+    shape: Literal["circle", "square"]
+    size_um: float = Field(gt=0)  # diameter or side
+    pitch_um: float = Field(gt=0)  # distance between neighbouring centres
+
+
+class Level(Record):
+    """The patch cut around a location, or the grid cell it lies in."""
+
+    px: int = Field(gt=0)  # side in level-0 pixels
+    out_px: int = Field(gt=0)  # side of what the encoder sees, after area averaging
+
+
+class Levels(Record):
+    """Three levels of context: the spot's own patch, and the region and global grid cell around it."""
+
+    spot: Level
+    region: Level
+    global_: Level = Field(alias="global")
+
+    def __getitem__(self, level: str) -> Level:
+        return getattr(self, {"global": "global_"}.get(level, level))
+
+
+class Panel(Record):
+    """The genes that are predicted: the `size` genes of highest mean raw count."""
+
+    size: int = Field(gt=0)
+
+
+class Graph(Record):
+    """Neighbours within a section, and across sections after registration."""
+
+    intra: int = Field(gt=0)  # nearest spots of the same section
+    cross: int = Field(gt=0)  # spots of other sections with the largest overlap + cosine similarity
+    radius_px: float = Field(gt=0)  # of the circle whose overlap is measured, level-0 px
+
+
+class Registration(Record):
+    """Resolution of the alignment between sections."""
+
+    um_per_px: float = Field(gt=0)  # of the finest stage
+
+
+class Training(Record):
+    """What holds for every trained model on this data."""
+
+    max_epochs: int | None = None  # a limit on each model's own number of epochs
+    patience: int | None = None  # epochs without a lower validation error before a training ends; None: never
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+
+class Expect(Record):
+    """Totals that must come out when the raw data is read."""
+
+    sections: int
+    spots: int
+    umi: int | None = None
+    genes_union: int | None = None
+    genes_common: int | None = None
+    panel_sha256: str | None = None  # of the published panel, one gene a line
+
+
+class Params(Record):
+    """All that is known about one dataset. The YAML files in `params/` document each field by example."""
+
+    name: str
+    title: str
+    source: Source
+    sections: Patients
+    counts_only: Patients = {}
+    known: dict[str, str]
+    spot: Spot
+    panel: Panel
+    levels: Levels
+    graph: Graph
+    encoder: str
+    registration: Registration
+    folds: dict[Protocol, dict[str, list[str]]]
+    training: Training
+    overrides: dict[str, dict[str, Any]] = {}
+    showcase: list[str] = []  # genes that the figures map
+    expect: Expect | None = None
+    notes: list[str] = []  # reductions against the papers; printed in every caption
+
+    @cached_property
+    def patient_of(self) -> dict[str, str]:
+        """Section -> patient, for all sections whose counts may be read."""
+        pairs = chain(self.sections.items(), self.counts_only.items())
+        return {section: patient for patient, sections in pairs for section in sections}
+
+    @cached_property
+    def with_slide(self) -> tuple[str, ...]:
+        """Sections that have a slide: those that are trained on and predicted."""
+        return tuple(chain.from_iterable(self.sections.values()))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        listed = [*chain(*self.sections.values()), *chain(*self.counts_only.values())]
+        for section in {s for s in listed if listed.count(s) > 1}:
+            raise ValueError(f"each section belongs to one patient, once; '{section}' is listed twice")
+        for patient, section in self.known.items():
+            if section not in self.sections.get(patient, []):
+                raise ValueError(
+                    f"known.{patient}: '{section}' is no section of patient '{patient}' with a slide "
+                    f"(found {self.sections.get(patient, 'no such patient')})"
+                )
+        for protocol, folds in self.folds.items():
+            self._check_folds(protocol, folds)
+        return self
+
+    def _check_folds(self, protocol: str, folds: dict[str, list[str]]) -> None:
+        tested: dict[str, str] = {}  # patient -> fold
+        for name, patients in folds.items():
+            for patient in patients:
+                where = f"folds.{protocol}.{name}"
+                if patient not in self.sections:
+                    hint = (
+                        f"it is a section of patient '{self.patient_of[patient]}'; folds are made of patients"
+                        if patient in self.patient_of
+                        else f"nearest: {nearest(patient, self.sections)}"
+                    )
+                    raise ValueError(
+                        f"{where} names '{patient}', which `sections` does not contain; {hint}"
+                    )
+                if patient in tested:
+                    raise ValueError(
+                        f"{where}: patient '{patient}' is already tested in fold '{tested[patient]}'; a patient "
+                        "is tested once"
+                    )
+                tested[patient] = name
+                if protocol == "3d" and patient not in self.known:
+                    raise ValueError(f"{where}: patient '{patient}' needs a known section; add known.{patient}")
+            if protocol == "2d" and set(patients) >= set(self.sections):
+                raise ValueError(f"folds.{protocol}.{name} tests every patient; none is left to train on")
+
+
+def nearest(word: str, known: Any) -> str:
+    """Return the entry of `known` that looks most like `word`, quoted, or the whole list."""
+    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
+    return f"'{match[0]}'" if match else f"one of {sorted(map(str, known))}"
+
+
+def load_params(dataset: str) -> Params:
+    """Read `params/<dataset>.yaml`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; the message lists the datasets there are.
+    ValueError
+        If the file does not say what it must; the message names file, key, finding and remedy.
+    """
+    path = paths.PARAMS / f"{dataset}.yaml"
+    if not path.exists():
+        known = [p.stem for p in paths.PARAMS.glob("*.yaml")]
+        raise FileNotFoundError(
+            f"params/{dataset}.yaml does not exist; a dataset is a file in params/ (nearest: {nearest(dataset, known)})"
+        )
+    params = read_params(path)
+    if params.name != dataset:
+        raise ValueError(f"params/{path.name}: name is '{params.name}', but the file is called '{dataset}'")
+    return params
+
+
+def read_params(path: Path) -> Params:
+    """Read one params file; see `load_params`."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"params/{path.name}: not readable as YAML: {error}") from error
+    return parse(Params, content, f"params/{path.name}")
+
+
+def parse(record: type[Record], content: Any, where: str) -> Any:
+    """Build `record` from plain data, with errors a person can act on.
+
+    Parameters
+    ----------
+    record
+        The declared type.
+    content
+        Dictionaries, lists and scalars, as YAML yields them.
+    where
+        What the message calls the source, e.g. a file name.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: expected keys and values, found {type(content).__name__}")
+    try:
+        return record.model_validate(content)
+    except ValidationError as error:
+        lines = [_explain(record, problem) for problem in error.errors()]
+        raise ValueError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _explain(record: type[Record], problem: dict[str, Any]) -> str:
+    """Say which key is wrong, what was found there, and what would be right."""
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        fields = _fields(record, problem["loc"][:-1])
+        return f"unknown key '{location}' (nearest: {nearest(problem['loc'][-1], fields)})"
+    if problem["type"] == "missing":
+        return f"key '{location}' is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
+    return f"{location}: {message}{found}" if location else message
+
+
+def _fields(record: Any, location: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are allowed at a place of the record."""
+    for part in location:
+        fields = getattr(record, "model_fields", {})
+        by_key = {field.alias or name: field for name, field in fields.items()}
+        if part not in by_key:
+            return []
+        record = by_key[part].annotation
+    return [field.alias or name for name, field in getattr(record, "model_fields", {}).items()]

@@ -1,0 +1,93 @@
+"""What a run predicted, beside what was measured: the only thing that metrics, tables and figures read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stlib.paths import replacing
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted and measured expression of N locations; G genes over all folds.
+
+    Attributes
+    ----------
+    prediction, truth
+        (N, G) float32, on the label scale. A fold has its own panel under `strict`, so a row is NaN in the
+        genes outside the panel of its fold.
+    genes
+        Names (G,).
+    obs
+        One row each: barcode, section, patient, fold, known (measured and shown to the model; never scored), x_px, y_px, x_um,
+        y_um.
+    """
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    genes: np.ndarray
+    obs: pd.DataFrame
+
+    def fold(self, name: str) -> "Predictions":
+        """Return the rows of one fold and the genes of its panel."""
+        rows = (self.obs["fold"] == name).to_numpy()
+        panel = ~np.isnan(self.truth[rows]).all(0)
+        return Predictions(
+            self.prediction[np.ix_(rows, panel)], self.truth[np.ix_(rows, panel)], self.genes[panel], self.obs[rows]
+        )
+
+
+def concatenate(parts: list[Predictions]) -> Predictions:
+    """Put folds together; genes outside a fold's panel become NaN in its rows."""
+    genes = list(dict.fromkeys(gene for part in parts for gene in part.genes))
+    place = {gene: column for column, gene in enumerate(genes)}
+
+    def widen(name: str) -> np.ndarray:
+        blocks = []
+        for part in parts:
+            block = np.full((len(part.obs), len(genes)), np.nan, np.float32)
+            block[:, [place[gene] for gene in part.genes]] = getattr(part, name)
+            blocks.append(block)
+        return np.concatenate(blocks)
+
+    obs = pd.concat([part.obs for part in parts], ignore_index=True)
+    return Predictions(widen("prediction"), widen("truth"), np.array(genes), obs)
+
+
+def save_predictions(path: Path, predictions: Predictions, about: dict[str, str]) -> None:
+    """Write an .h5ad: X is the prediction, layers["truth"] the measurement, uns["about"] what made it."""
+    import anndata
+
+    obs = predictions.obs.copy()
+    obs.index = obs["fold"] + "/" + obs["section"] + "/" + obs["barcode"]
+    table = anndata.AnnData(
+        X=predictions.prediction,
+        obs=obs,
+        var=pd.DataFrame(index=predictions.genes),
+        layers={"truth": predictions.truth},
+        obsm={"spatial": obs[["x_px", "y_px"]].to_numpy()},
+        uns={"about": about},
+    )
+    with replacing(path) as temporary:
+        table.write_h5ad(temporary, compression="gzip")
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Read what `save_predictions` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run is missing.
+    """
+    import anndata
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; make its run first (`make {path.parent}/run.json`)")
+    table = anndata.read_h5ad(path)
+    obs = table.obs.reset_index(drop=True)
+    for name in obs.columns[obs.dtypes == "category"]:
+        obs[name] = obs[name].astype(str)
+    return Predictions(table.X, table.layers["truth"], table.var_names.to_numpy(), obs)

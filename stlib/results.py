@@ -1,0 +1,287 @@
+"""One run: where it is kept, what it was made of, and when it is done.
+
+    runs/<protocol>/<dataset>/<model>/<setting>-s<seed>/     one model, one protocol
+    runs/<step>/<dataset>/                                   a step that prepares data, or draws results
+
+`run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which files the run was made of.
+"""
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from stlib import fingerprint, paths
+from stlib.params import Params, Record, load_params, nearest, parse
+from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
+from stlib.splits import folds
+
+NOTEBOOK = {
+    "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing", "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
+    "tables": "08_tables", "figures": "09_figures", "audit": "10_audit",
+}  # fmt: skip
+SHARED = "controls"  # the one run that all models without training share
+CONTROLS = {
+    "2d": ("mean", "ridge", "oracle"),
+    "3d": ("mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity", "oracle"),
+}
+VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
+
+
+class Parameters(Record):
+    """What the parameters cell of a notebook may hold. A misspelt name is refused."""
+
+    dataset: str
+    model: str = ""
+    setting: str = "strict"
+    seed: int = 0
+    data: str = ""
+    table: str = ""
+    missing: str = "refuse"
+
+
+def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
+    """Read the parameters of a notebook from its names, and refuse what it does not declare.
+
+    papermill only logs an unknown parameter and goes on with the defaults; here it ends the run.
+
+    Parameters
+    ----------
+    cell
+        ``globals()`` of the notebook, right after its parameters cell: every plain value is a parameter.
+    notebook
+        Its name, e.g. ``04_train_2d``.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one of the notebook's own, or of another type.
+    """
+    hidden = {"In", "Out"}
+    plain = {key: value for key, value in cell.items() if not key.startswith("_") and key not in hidden
+             and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
+    declared = _declared(notebook)
+    for key in plain.keys() - declared:
+        raise ValueError(f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})")
+    return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
+
+
+def _declared(notebook: str) -> set[str]:
+    """Return the names that the parameters cell of a notebook assigns."""
+    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
+    (cell,) = [cell for cell in cells if 'tags=["parameters"]' in cell.splitlines()[0]]
+    return {line.split(":")[0].split("=")[0].strip() for line in cell.splitlines()[1:] if "=" in line}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A step for a dataset, or a model under a protocol.
+
+    Attributes
+    ----------
+    step
+        A key of `NOTEBOOK`.
+    dataset, model, setting, seed
+        Which run; `model` is empty for a step that trains nothing.
+    """
+
+    step: str
+    dataset: str
+    model: str = ""
+    setting: str = "strict"
+    seed: int = 0
+    started: float = field(default_factory=time.perf_counter, compare=False, repr=False)
+
+    @classmethod
+    def at(cls, folder: Path) -> "Run":
+        """Return the run that is kept in a folder."""
+        step, dataset, *rest = folder.resolve().relative_to(paths.RUNS).parts
+        if not rest:
+            return cls(step, dataset)
+        setting, seed = rest[1].rsplit("-s", 1)
+        return cls(step, dataset, rest[0], setting, int(seed))
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept."""
+        base = paths.RUNS / self.step / self.dataset
+        return base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
+
+    @property
+    def record(self) -> Path:
+        """The file whose presence says that the run is complete."""
+        return self.folder / "run.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Where the predictions of a model are kept."""
+        return self.folder / "predictions.h5ad"
+
+    @property
+    def history(self) -> Path:
+        """Where the course of a training is kept."""
+        return self.folder / "history.csv"
+
+    @cached_property
+    def params(self) -> Params:
+        """The dataset's params file."""
+        return load_params(self.dataset)
+
+    @property
+    def shared(self) -> bool:
+        """Whether this is the one run of all controls."""
+        return self.model == SHARED
+
+    @property
+    def members(self) -> "list[Run]":
+        """The run itself, or one run for each control that fits the protocol and the data."""
+        if not self.shared:
+            return [self]
+        names = [name for name in CONTROLS[self.step] if name != "oracle" or self.params.source.reader == "toy"]
+        return [replace(self, model=name) for name in names]
+
+    @property
+    def roots(self) -> list[str]:
+        """The modules that the run calls."""
+        source = f"stlib.datasets.{self.params.source.reader}"
+        if self.step in ("2d", "3d"):
+            return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
+        return {
+            "tour": ["stlib.train"],
+            "data": ["stlib.datasets", source],
+            "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
+            "registration": ["stlib.registration", "stlib.graph"],
+            "tables": ["stlib.tables", "stlib.metrics"],
+            "figures": ["stlib.plots", "stlib.tables", "stlib.metrics"],
+            "audit": ["stlib.metrics", "stlib.expression", source],
+        }[self.step]
+
+    @property
+    def inputs(self) -> str:
+        """Hash of the prepared data that the run reads; Make alone follows what tables and figures are made of."""
+        if self.step in ("data", "audit", "tables", "figures"):
+            return ""
+        return fingerprint.data_hash(self.dataset, registered=self.step in ("3d", "tour"))
+
+    @property
+    def stamp(self) -> str:
+        """The fingerprint of a run that stands, or a word that none does."""
+        return json.loads(self.record.read_text())["fingerprint"] if self.record.exists() else "absent"
+
+    @cached_property
+    def recipe(self) -> str:
+        """Fingerprint of all that the numbers depend on: code, parameters, inputs, lock."""
+        key = (self.step, self.dataset, self.model, self.setting, self.seed)
+        uses = fingerprint.resolved(self.params, [run.model for run in self.members])
+        lock = fingerprint.file_hash(paths.LOCK)
+        return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, lock)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the recipe and of the notebook's code."""
+        return fingerprint.text_hash(self.recipe, fingerprint.notebook_hash(NOTEBOOK[self.step]))
+
+    def complete(self) -> bool:
+        """Return whether the run stands and a new one would be the same."""
+        return self.stamp == self.fingerprint
+
+    @property
+    def config(self) -> Any:
+        """The settings of the run's model."""
+        from stlib.train import config_of
+
+        return config_of(self.params, self.model, self.step)
+
+    def train(self) -> tuple[Predictions, pd.DataFrame]:
+        """Train and predict every fold; a run that stands is read, not repeated.
+
+        Returns
+        -------
+        Predictions
+            Of all folds.
+        pandas.DataFrame
+            One row per fold, stage and epoch: loss, validation error, seconds.
+        """
+        from stlib.train import Task, train_fold
+
+        if self.complete():
+            return load_predictions(self.predictions), pd.read_csv(self.history)
+        parts, histories = [], []
+        for fold in folds(self.params, self.step, self.setting):
+            task = Task(self.params, fold, self.model, self.step, self.seed, self.folder / "checkpoints", self.recipe)
+            part, history, _ = train_fold(task)
+            parts.append(part)
+            histories.append(history.assign(fold=fold.name))
+        return concatenate(parts), pd.concat(histories, ignore_index=True)
+
+    def save(self, predictions: Predictions, history: pd.DataFrame) -> Path:
+        """Write predictions, history and the record of a model's run, in this order; a run that stands is kept."""
+        if self.complete():
+            return self.record
+        about = {"protocol": self.step, "dataset": self.dataset, "model": self.model, "setting": self.setting}
+        save_predictions(self.predictions, predictions, about)
+        with paths.replacing(self.history) as temporary:
+            history.to_csv(temporary, index=False)
+        return self.finish(train_seconds=float(history["seconds"].sum()) if len(history) else 0.0)
+
+    def finish(self, **content: Any) -> Path:
+        """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, seconds, peak memory.
+
+        Parameters
+        ----------
+        content
+            What the step adds: plain data.
+        """
+        files = [*fingerprint.modules(self.roots), paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
+        names = [str(path.relative_to(paths.ROOT)) for path in files]
+        target = self.record.relative_to(paths.OUT)
+        with paths.replacing(self.folder / "run.d") as temporary:  # as compilers do; an empty rule for what may vanish
+            temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))
+        about = {
+            "step": self.step,
+            "dataset": self.dataset,
+            "model": self.model,
+            "setting": self.setting,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+            "parameters": fingerprint.resolved(self.params, [run.model for run in self.members]),
+            "versions": {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "device": device(),
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        with paths.replacing(self.record) as temporary:
+            temporary.write_text(json.dumps(about | content, indent=1, default=str))
+        return self.record
+
+
+def peak_memory_mb() -> int:
+    """Return the largest resident size of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KB on Linux, bytes on macOS
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def device() -> str:
+    """Return what computes here, in words."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.get_device_name()
+    return f"CPU, {len(os.sched_getaffinity(0))} cores"
+
+
+def main() -> int:
+    """End with 0 if the run whose record is named is complete: ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``."""
+    return int(not Run.at(Path(sys.argv[1]).resolve().parent).complete())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,299 @@
+"""Slides: any H&E image -> a tiled pyramid -> pixels by place and scale. No other module opens an image.
+
+The pyramid is a TIFF that OpenSlide reads pixel by pixel as the image was: tiles of 256 px, deflate (no
+loss), one flat page per level, each half the one above, um per px in the resolution tags. Places are level-0
+pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0.5).
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import openslide
+import tifffile
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+from scipy import ndimage, sparse
+from skimage import filters, morphology
+from tqdm import tqdm
+
+from stlib.paths import replacing
+
+TILE = 256  # px
+SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
+GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
+DECODERS = {  # called by name: Image.open refuses large images
+    ".jpg": JpegImagePlugin.JpegImageFile,
+    ".jpeg": JpegImagePlugin.JpegImageFile,
+    ".png": PngImagePlugin.PngImageFile,
+}
+TIFF = (".tif", ".tiff", ".btf")
+
+
+def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.ndarray) -> None:
+    """Write an image as the tiled pyramid that `Slide` opens.
+
+    A level is halved while it is written, so that beside the image only the lower levels (a third of it) are
+    held; an uncompressed TIFF stays on the disk.
+
+    Parameters
+    ----------
+    image
+        A JPEG, PNG or TIFF, 8-bit RGB; or such an array (H, W, 3).
+    path
+        The .tif to write; appears when it is complete.
+    um_per_px
+        Scale, or scale along x and y (2,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such image.
+    ValueError
+        If the image is truncated or not 8-bit RGB, or the scale not positive.
+    """
+    scale = np.broadcast_to(np.asarray(um_per_px, float), 2)
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise ValueError(f"{path}: um_per_px must be positive, found {um_per_px}; give the scale of level 0")
+    pixels = image if isinstance(image, np.ndarray) else _decode(Path(image))
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        source = "the array" if pixels is image else image
+        found = f"shape {pixels.shape} of {pixels.dtype}"
+        raise ValueError(f"{source}: a slide is 8-bit RGB (H, W, 3), found {found}; convert it first")
+    levels = max(0, math.ceil(math.log2(max(pixels.shape) / SMALLEST_PX)))
+    sides = np.ceil(np.array(pixels.shape[:2]) / TILE / 2 ** np.arange(levels + 1)[:, None])
+    bar = tqdm(total=int(sides.prod(1).sum()), unit="tile", desc=path.name)
+    big = pixels.size * 4 / 3 > 2**32 - 2**25
+    with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=big) as tiff, bar:
+        for level in range(levels + 1):
+            height, width = pixels.shape[:2]
+            below = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+            tiff.write(
+                _tiles(pixels, below, bar),
+                shape=pixels.shape,
+                dtype=np.uint8,
+                tile=(TILE, TILE),
+                photometric="rgb",
+                compression="zlib",
+                predictor=True,
+                subfiletype=1 if level else 0,  # "reduced image": how OpenSlide knows a level
+                resolution=1e4 / (scale * 2**level),  # px per cm
+                resolutionunit="CENTIMETER",
+                metadata=None,  # a description would make OpenSlide look for SubIFDs
+            )
+            pixels = below
+
+
+def _tiles(pixels: np.ndarray, below: np.ndarray, bar: tqdm) -> Iterator[np.ndarray]:
+    """Yield the tiles of one level, row by row; halve each band into the level below on the way."""
+    for y in range(0, len(pixels), TILE):
+        band = np.asarray(pixels[y : y + TILE])
+        half = _halve(band)
+        below[y // 2 : y // 2 + len(half)] = half
+        for x in range(0, band.shape[1], TILE):
+            yield band[:, x : x + TILE]
+            bar.update()
+
+
+def _halve(band: np.ndarray) -> np.ndarray:
+    """Average 2 x 2 pixels; the last row or column of an odd side counts twice."""
+    odd = [(0, side % 2) for side in band.shape[:2]]
+    wide = np.pad(band, [*odd, (0, 0)], mode="edge").astype(np.uint16)
+    return ((wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4).astype(np.uint8)
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Return the pixels of an image file, whatever its size."""
+    suffix = path.suffix.lower()
+    if suffix not in DECODERS and suffix not in TIFF:
+        readable = ", ".join([*DECODERS, *TIFF])
+        raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
+    with _file_errors(path):
+        if suffix in DECODERS:
+            with DECODERS[suffix](path) as image:
+                return np.asarray(image)
+        with tifffile.TiffFile(path) as tiff:
+            _require_whole(tiff)
+            page = tiff.pages[0]
+            return tifffile.memmap(path, page=0, mode="r") if page.is_memmappable else page.asarray()
+
+
+def _require_whole(tiff: tifffile.TiffFile) -> None:
+    """Refuse a TIFF whose pages point behind its end: decoders fill in what is missing."""
+    ends = [max(np.add(page.dataoffsets, page.databytecounts)) for page in tiff.pages]
+    if not ends or max(ends) > tiff.filehandle.size:
+        raise ValueError(f"its pages end at byte {max(ends, default=0)}, the file at {tiff.filehandle.size}")
+
+
+@contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """Turn what decoders raise into an error that names the file and the remedy."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the slide is not there; fetch and prepare it with `make data`")
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, struct.error, openslide.OpenSlideError) as error:
+        remedy = "Delete it and run `make data` again"
+        raise ValueError(f"{path}: the slide is truncated or damaged ({error}). {remedy}") from error
+
+
+class Slide:
+    """A pyramid opened for reading; a context manager.
+
+    Attributes
+    ----------
+    size_px
+        Width and height of level 0 (2,).
+    um_per_px
+        Scale along x and y (2,).
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such slide.
+    ValueError
+        If it is truncated, or has no scale.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        with _file_errors(self.path), tifffile.TiffFile(path) as tiff:
+            _require_whole(tiff)
+            self._slide = openslide.OpenSlide(path)
+        self.size_px = np.array(self._slide.dimensions)
+        scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+        if None in scale:
+            self._slide.close()
+            remedy = "write it with write_pyramid"
+            raise ValueError(f"{path}: a slide tells its um per px in resolution tags, found none; {remedy}")
+        self.um_per_px = np.array(scale, float)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._slide.close()
+
+    def read(self, x: int, y: int, w: int, h: int, level: int = 0) -> np.ndarray:
+        """Read a rectangle; what lies outside the slide is white.
+
+        Parameters
+        ----------
+        x, y
+            Upper left corner, level-0 px; may be negative.
+        w, h
+            Size in pixels of `level`.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (h, w, 3).
+        """
+        with _file_errors(self.path):
+            region = self._slide.read_region((int(x), int(y)), level, (int(w), int(h)))
+        white = Image.new("RGB", region.size, "white")
+        white.paste(region, mask=region.getchannel("A"))  # transparent outside the slide
+        return np.asarray(white)
+
+    def thumbnail(self, um_per_px: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the whole slide at a coarser scale, by averaging areas.
+
+        Parameters
+        ----------
+        um_per_px
+            The scale wanted; met up to the rounding of the thumbnail's size to whole pixels.
+
+        Returns
+        -------
+        image : numpy.ndarray
+            uint8 (h, w, 3).
+        scale : numpy.ndarray
+            Level-0 px per px of the image, along x and y (2,); exact: place in the image times scale is the
+            place on the slide.
+        """
+        wanted = um_per_px / self.um_per_px
+        if (wanted < 1).any():
+            finest = self.um_per_px.max()
+            raise ValueError(f"{self.path}: a thumbnail has at least {finest} um/px, found {um_per_px}")
+        out = np.maximum(np.rint(self.size_px / wanted), 1).astype(int)
+        level = self._slide.get_best_level_for_downsample(wanted.min())
+        whole = self.read(0, 0, *self._slide.level_dimensions[level], level)
+        used = self.size_px / 2**level  # an odd side was padded when halved
+        columns, rows = (_shares(*side) for side in zip(out, whole.shape[1::-1], used, strict=True))
+        return _average(whole, rows, columns), self.size_px / out
+
+    def patches(self, centres: np.ndarray, size_px: int, out_px: int | None = None) -> np.ndarray:
+        """Cut a square around each place.
+
+        Parameters
+        ----------
+        centres
+            Level-0 px (N, 2). The corner is centre - size / 2, rounded half to even.
+        size_px
+            Side of the square, level-0 px.
+        out_px
+            Side of the result, at most `size_px`, by averaging areas; None: as cut.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (N, out_px, out_px, 3), white outside the slide.
+        """
+        out_px = size_px if out_px is None else out_px
+        if not 0 < out_px <= size_px:
+            raise ValueError(
+                f"out_px must lie in 1 to size_px = {size_px} (nothing is enlarged), found {out_px}"
+            )
+        corners = np.rint(np.asarray(centres, float) - size_px / 2).astype(int)  # (N, 2)
+        patches = np.empty((len(corners), out_px, out_px, 3), np.uint8)
+        shares = _shares(out_px, size_px, size_px)
+        for n in np.lexsort(
+            (corners[:, 0], corners[:, 1] // TILE)
+        ):  # by rows of tiles: few are decoded twice
+            patch = self.read(*corners[n], size_px, size_px)
+            patches[n] = patch if out_px == size_px else _average(patch, shares, shares)
+        return patches
+
+
+def _shares(out: int, size: int, length: float) -> sparse.csr_matrix:
+    """Return (out, size): each row averages length / out px, the parts of pixels at its ends included."""
+    edges, px = np.linspace(0, length, out + 1)[:, None], np.arange(size)
+    overlap = np.minimum(edges[1:], px + 1) - np.maximum(edges[:-1], px)
+    return sparse.csr_matrix(np.maximum(overlap, 0) * (out / length), dtype=np.float32)
+
+
+def _average(image: np.ndarray, rows: sparse.csr_matrix, columns: sparse.csr_matrix) -> np.ndarray:
+    """Average areas of an image (h, w, 3) along both axes; one rounding, at the end."""
+    high, wide = image.shape[:2]
+    image = (rows @ image.reshape(high, wide * 3).astype(np.float32)).reshape(-1, wide, 3)
+    image = columns @ image.swapaxes(0, 1).reshape(wide, -1)  # (out columns, out rows * 3)
+    return np.rint(image.reshape(columns.shape[0], -1, 3).swapaxes(0, 1)).astype(np.uint8)
+
+
+def tissue_mask(image: np.ndarray) -> np.ndarray:
+    """Tell tissue from glass: stained pixels are dark in one channel at least, and have colour.
+
+    Otsu's threshold (1979) on the darkest channel: stain that ran out beside the tissue colours the glass
+    (so that saturation takes it for tissue), but hardly darkens it. Black ink has no colour. Then gaps are
+    closed, and pieces and holes below 1/200 of the tissue are dropped.
+
+    Parameters
+    ----------
+    image
+        A thumbnail, uint8 (h, w, 3).
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (h, w).
+    """
+    smooth = ndimage.uniform_filter(image.astype(np.float32), (7, 7, 0))
+    darkest = smooth.min(2)
+    mask = (darkest < filters.threshold_otsu(darkest)) & (smooth.max(2) - darkest > GLASS_CHROMA)
+    mask = ndimage.binary_closing(np.pad(mask, 4, mode="edge"), iterations=4)[4:-4, 4:-4]
+    least = int(mask.sum() / 200)
+    mask = morphology.remove_small_objects(mask, max_size=least)
+    return morphology.remove_small_holes(mask, max_size=least)

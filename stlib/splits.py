@@ -1,0 +1,87 @@
+"""Folds by patient, and who may look at what: the protocols 2d and 3d in two settings.
+
+========  =================================  ==========================================================
+protocol  question                           known when a test section is predicted
+========  =================================  ==========================================================
+2d        a new patient from slides alone    nothing
+3d        one section measured, the others   the expression of the known section of the same patient
+========  =================================  ==========================================================
+
+`strict` chooses panel, scale and epoch without the test patients (in 3d their known section is measured, so it may be
+used). `published` follows the papers: the panel looks at all sections, and in 2d the known section of each test patient
+joins the training sections.
+"""
+
+from dataclasses import dataclass
+
+from stlib.params import Params
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Names of sections, by what may be done with them.
+
+    Attributes
+    ----------
+    name
+        As in the params file.
+    train
+        Sections whose slides and counts the model learns from.
+    validation
+        Sections of one training patient that are held back to choose the epoch; empty: the number of epochs is fixed.
+    test
+        Sections that are predicted and scored.
+    known
+        Measured sections of the test patients, shown to the model as input (3d).
+    panel
+        Sections whose counts choose the genes.
+    """
+
+    name: str
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+    known: tuple[str, ...]
+    panel: tuple[str, ...]
+
+
+def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
+    """Return the folds of a dataset under a protocol and setting.
+
+    Raises
+    ------
+    ValueError
+        If the dataset declares no folds for the protocol.
+    """
+    if protocol not in params.folds:
+        raise ValueError(f"params/{params.name}.yaml declares no folds for protocol '{protocol}' (found {list(params.folds)})")
+    return [_fold(params, protocol, setting, name, tested) for name, tested in params.folds[protocol].items()]
+
+
+def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[str]) -> Fold:
+    trained = [patient for patient in params.sections if patient not in tested]
+    known = [params.known[patient] for patient in tested if patient in params.known]
+    seen = known if protocol == "3d" or setting == "published" else []
+
+    validation = _validation_patient(trained, params) if setting == "strict" else None
+    held_back = params.sections[validation] if validation else []
+    train = [s for patient in trained if patient != validation for s in params.sections[patient]] + seen
+    test = [s for patient in tested for s in params.sections[patient] if s not in seen]
+    counted = [s for patient, sections in params.counts_only.items() if patient not in tested for s in sections]
+    panel = [s for patient in trained for s in params.sections[patient]] + counted + seen
+    return Fold(
+        name=name,
+        train=tuple(train),
+        validation=tuple(held_back),
+        test=tuple(test),
+        known=tuple(known) if protocol == "3d" else (),
+        panel=tuple(params.patient_of) if setting == "published" else tuple(panel),
+    )
+
+
+def _validation_patient(trained: list[str], params: Params) -> str | None:
+    """Return the training patient with the fewest sections (the last of them), or None when fewer than three train."""
+    if len(trained) < 3:
+        return None
+    fewest = min(len(params.sections[patient]) for patient in trained)
+    return [patient for patient in trained if len(params.sections[patient]) == fewest][-1]

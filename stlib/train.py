@@ -1,0 +1,240 @@
+"""The one loop: every model, every protocol.
+
+A fold is trained on its training sections. Where a validation patient is held back (`strict`), a first training chooses the
+epoch of the lowest validation error, and a second one, on all training patients, stops there. Predictions are returned; nothing
+is scored here.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from tqdm import tqdm
+
+from stlib import expression
+from stlib.batch import Feed
+from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
+from stlib.fingerprint import text_hash
+from stlib.models import Config, Method, build, configure, method, trainable
+from stlib.params import Params
+from stlib.predictions import Predictions
+from stlib.sections import Section, load_sections
+from stlib.splits import Fold
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fold for one model: what is trained, on what, and where its state is kept."""
+
+    params: Params
+    fold: Fold
+    model: str  # with @variant, if any
+    protocol: str
+    seed: int
+    folder: Path  # of the checkpoints
+    recipe: str  # fingerprint; a checkpoint of another recipe is not resumed
+
+    def about(self, stage: str) -> dict[str, Any]:
+        """Return what a checkpoint of a stage must say to be resumed."""
+        return {"model": self.model, "fold": self.fold.name, "stage": stage, "seed": self.seed, "recipe": self.recipe}
+
+    def checkpoint(self, stage: str) -> Path:
+        """Return where the state of a stage is kept."""
+        return self.folder / f"{self.fold.name}.{stage}.safetensors"
+
+
+def config_of(params: Params, model: str, protocol: str) -> Config:
+    """Return a model's settings under a protocol, with the dataset's overrides and its limit on epochs."""
+    overrides = params.overrides.get(model.split("@")[0], {})
+    return configure(model, protocol, **overrides).limited(params.training.max_epochs)
+
+
+def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[str]:
+    """Return the genes of a fold, chosen on the sections that may choose them."""
+    return expression.top_mean_panel([sections[name] for name in fold.panel], params.panel.size)
+
+
+def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
+    """Train one fold, or resume it, and predict its test sections.
+
+    Returns
+    -------
+    Predictions
+        Of the known and the test sections; the known rows are marked.
+    pandas.DataFrame
+        History: stage, epoch, loss, validation error (MSE, NaN without a validation patient), seconds. Empty for a model without training.
+    Method
+        The model, in evaluation mode.
+    """
+    params, fold = task.params, task.fold
+    config = config_of(params, task.model, task.protocol)
+    touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel}
+    everything = load_sections(params, [name for name in params.patient_of if name in touched])
+    panel = panel_of(params, fold, everything)
+    kind = method(task.model)
+    feed = Feed(
+        params,
+        {name: section for name, section in everything.items() if name in params.with_slide},
+        panel,
+        unit=kind.UNIT,
+        needs=kind.needs(config),
+        protocol=task.protocol,
+        batch_size=config.batch_size,
+        hidden=tuple(name for name in fold.test if name not in fold.known),
+    )
+    fabric = Fabric(accelerator="auto", devices=1, precision=params.training.precision)
+
+    def new_model() -> Method:
+        torch.manual_seed(_seed(task, "build", 0))
+        return build(task.model, config, genes=len(panel), features=feed.width)
+
+    history: list[dict[str, Any]] = []
+    epochs = config.epochs
+    if fold.validation and trainable(new_model()):
+        history = fit(
+            new_model(), feed, fold.train, epochs, task, "choose", fabric,
+            validate=lambda model: validation_error(model, feed, fold, fabric),
+        )
+        epochs = min(history, key=lambda row: row["validation"])["epoch"] + 1
+    model = new_model()
+    history = history + fit(model, feed, fold.train + fold.validation, epochs, task, "final", fabric)
+    return _predictions(model, feed, fold, fabric), pd.DataFrame(history), model
+
+
+def fit(
+    model: Method,
+    feed: Feed,
+    names: tuple[str, ...],
+    epochs: int,
+    task: Task,
+    stage: str,
+    fabric: Fabric,
+    validate: Callable[[Method], float] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a model on the named sections, from its last checkpoint if there is one.
+
+    The learning rate follows the model's own schedule over `config.epochs`, also when fewer are run. Each epoch draws from its own seed, so
+    an interrupted training goes on exactly as if nothing had happened.
+
+    Returns
+    -------
+    list of dict
+        One row an epoch.
+    """
+    if not trainable(model):
+        model.prepare(feed.whole(names))
+        return []
+    optimiser = model.optimiser()
+    rates = [group["lr"] for group in optimiser.param_groups]
+    path, about, history = task.checkpoint(stage), task.about(stage), []
+    if path.exists() and about.items() <= (saved := read_about(path)).items():
+        load_checkpoint(path, model, optimiser, task.model)
+        history = saved["history"]
+    else:
+        model.prepare(feed.whole(names))
+    module, optimiser = fabric.setup(model.to(memory_format=torch.channels_last), optimiser)
+    patience = task.params.training.patience if validate else None
+    bar = tqdm(range(len(history), epochs), initial=len(history), total=epochs, unit="epoch", mininterval=2,
+               desc=f"{task.model} {task.fold.name} {stage}")
+    for epoch in bar:
+        if _stalled(history, patience):
+            break
+        start = time.perf_counter()
+        generator = torch.Generator().manual_seed(_seed(task, stage, epoch))
+        torch.manual_seed(_seed(task, stage, epoch))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * model.rate(epoch / model.config.epochs)
+        loss = _epoch(module, model, feed.training(names, generator), optimiser, fabric)
+        error = validate(model) if validate else float("nan")
+        history.append({"stage": stage, "epoch": epoch, "loss": loss, "validation": error,
+                        "seconds": round(time.perf_counter() - start, 2)})
+        done = epoch + 1 == epochs or _stalled(history, patience)
+        save_checkpoint(path, model, None if done else optimiser, about | {"history": history, "panel": feed.panel})
+        bar.set_postfix(loss=f"{loss:.3f}", validation=f"{error:.3f}")
+    return history
+
+
+def _epoch(module: Any, model: Method, batches: Iterator, optimiser: Any, fabric: Fabric) -> float:
+    """Take one step per batch; return the mean loss."""
+    model.train()
+    losses = []
+    for batch in batches:
+        batch = batch.to(fabric.device)
+        optimiser.zero_grad()
+        loss = model.loss(batch, module(batch))
+        fabric.backward(loss)
+        optimiser.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Return whether the best validation error is more than `patience` epochs old."""
+    if patience is None or not history:
+        return False
+    best = min(range(len(history)), key=lambda index: history[index]["validation"])
+    return len(history) - 1 - best >= patience
+
+
+@torch.no_grad()
+def predict(model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str, ...], fabric: Fabric) -> dict[str, np.ndarray]:
+    """Predict whole sections; only the known ones have labels in what the model is given.
+
+    Returns
+    -------
+    dict
+        Section -> prediction (N, G) float32, rows in the section's order.
+    """
+    model.eval().to(fabric.device)
+    order = list(feed.order)
+    out = {name: np.full((len(feed.sections[name]), len(feed.panel)), np.nan, np.float32) for name in names}
+    for batch in feed.whole(names, known=known, labelled=False):
+        with fabric.autocast():
+            values = model.predict(batch.to(fabric.device)).float().cpu().numpy()
+        section, row = batch.section.cpu().numpy(), batch.row.cpu().numpy()
+        for index in np.unique(section):
+            out[order[index]][row[section == index]] = values[section == index]
+    for name, values in out.items():
+        if np.isnan(values).any():
+            raise ValueError(f"model predicted NaN for {int(np.isnan(values).any(1).sum())} of {len(values)} spots of section '{name}'; it diverged or read a hidden label")
+    return out
+
+
+def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
+    """Return the mean squared error on the validation patient, asked as the test asks: in 3d one section is known."""
+    names = fold.validation
+    known = names[:1] if feed.protocol == "3d" else ()
+    predicted = predict(model, feed, names, known, fabric)
+    errors = [(predicted[name] - feed.truth(name)) ** 2 for name in names if name not in known]
+    return float(np.concatenate(errors).mean())
+
+
+def _predictions(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> Predictions:
+    names = (*fold.known, *fold.test)
+    predicted = predict(model, feed, names, fold.known, fabric)
+    return Predictions(
+        prediction=np.concatenate([predicted[name] for name in names]),
+        truth=np.concatenate([feed.truth(name) for name in names]),
+        genes=np.array(feed.panel),
+        obs=pd.concat([_rows(feed.sections[name], fold, name in fold.known) for name in names], ignore_index=True),
+    )
+
+
+def _rows(section: Section, fold: Fold, known: bool) -> pd.DataFrame:
+    x_um, y_um = (section.position * section.um_per_px).T
+    x_px, y_px = section.position.T
+    return pd.DataFrame({
+        "barcode": section.barcodes, "section": section.name, "patient": section.patient, "fold": fold.name,
+        "known": known, "x_px": x_px, "y_px": y_px, "x_um": x_um, "y_um": y_um,
+    })
+
+
+def _seed(task: Task, stage: str, epoch: int) -> int:
+    """Return a seed of its own for each fold, stage and epoch of a run."""
+    return int(text_hash(task.seed, task.fold.name, stage, epoch)[:15], 16)

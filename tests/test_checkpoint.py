@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from stlib.checkpoint import load_checkpoint, save_checkpoint
+
+
+def trained(seed=0, width=3):
+    torch.manual_seed(seed)
+    model = torch.nn.Linear(4, width)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model(torch.ones(2, 4)).square().sum().backward()
+        optimiser.step()
+    return model, optimiser
+
+
+def test_resumed_equals_undisturbed(tmp_path):
+    model, optimiser = trained()
+    save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "m", "epoch": 2})
+    other, other_optimiser = trained(seed=1)
+    about = load_checkpoint(tmp_path / "a.safetensors", other, other_optimiser, "m")
+    assert about["epoch"] == 2
+    for m, o in ((model, optimiser), (other, other_optimiser)):  # one more step needs the momentum as well
+        o.zero_grad()
+        m(torch.ones(2, 4)).square().sum().backward()
+        o.step()
+    torch.testing.assert_close(model.weight, other.weight, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+    model, optimiser = trained()
+    save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "stnet"})
+    with pytest.raises(ValueError, match="a checkpoint of 'asign' is needed, found one of 'stnet'"):
+        load_checkpoint(tmp_path / "a.safetensors", model, optimiser, "asign")
+
+
+def test_a_checkpoint_of_another_panel(tmp_path):
+    model, optimiser = trained()
+    save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "m"})
+    wider, _ = trained(width=5)
+    with pytest.raises(ValueError, match=r"'(weight|bias)' is \(3.*the model needs \(5"):
+        load_checkpoint(tmp_path / "a.safetensors", wider, None, "m")
+
+
+def test_a_damaged_checkpoint(tmp_path):
+    model, optimiser = trained()
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(path, model, optimiser, {"model": "m"})
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="not a readable checkpoint.*Delete it"):
+        load_checkpoint(path, model, optimiser, "m")

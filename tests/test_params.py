@@ -1,0 +1,79 @@
+import copy
+
+import pytest
+import yaml
+
+from stlib import paths
+from stlib.params import Params, load_params, parse
+
+TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
+
+
+def changed(**changes):
+    return copy.deepcopy(TOY) | changes
+
+
+@pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_params_file_is_strict_and_complete(path):
+    params = load_params(path.stem)
+    assert params.with_slide
+    for folds in params.folds.values():
+        tested = [patient for patients in folds.values() for patient in patients]
+        assert len(tested) == len(set(tested)), "a patient is tested once"
+
+
+def test_unknown_dataset_names_the_nearest():
+    with pytest.raises(FileNotFoundError, match=r"params/toi.yaml does not exist.*nearest: 'toy'"):
+        load_params("toi")
+
+
+def test_unknown_key_names_the_nearest():
+    with pytest.raises(ValueError, match=r"x.yaml: unknown key 'pannel' \(nearest: 'panel'\)"):
+        parse(Params, changed(pannel={"size": 3}), "x.yaml")
+
+
+def test_unknown_nested_key_names_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown key 'graph.intro' \(nearest: 'intra'\)"):
+        parse(Params, changed(graph=TOY["graph"] | {"intro": 1}), "x.yaml")
+
+
+def test_wrong_type_says_what_was_found():
+    with pytest.raises(ValueError, match=r"panel.size: Input should be a valid integer, found '1e2'"):
+        parse(Params, changed(panel={"size": "1e2"}), "x.yaml")
+
+
+def test_missing_key():
+    content = changed()
+    del content["encoder"]
+    with pytest.raises(ValueError, match="key 'encoder' is missing"):
+        parse(Params, content, "x.yaml")
+
+
+def test_fold_naming_a_patient_that_does_not_exist():
+    with pytest.raises(ValueError, match=r"folds.2d.a names 'P9', which `sections` does not contain; nearest: 'P"):
+        parse(Params, changed(folds={"2d": {"a": ["P9"]}}), "x.yaml")
+
+
+def test_fold_naming_a_section():
+    with pytest.raises(ValueError, match=r"folds.2d.a names 'P1-2'.*it is a section of patient 'P1'"):
+        parse(Params, changed(folds={"2d": {"a": ["P1-2"]}}), "x.yaml")
+
+
+def test_patient_tested_twice():
+    with pytest.raises(ValueError, match=r"folds.2d.b: patient 'P1' is already tested in fold 'a'"):
+        parse(Params, changed(folds={"2d": {"a": ["P1"], "b": ["P1"]}}), "x.yaml")
+
+
+def test_known_section_must_exist():
+    with pytest.raises(ValueError, match=r"known.P1: 'P1-7' is no section of patient 'P1'"):
+        parse(Params, changed(known=TOY["known"] | {"P1": "P1-7"}), "x.yaml")
+
+
+def test_section_listed_twice():
+    with pytest.raises(ValueError, match="'P1-1' is listed twice"):
+        parse(Params, changed(counts_only={"P9": ["P1-1"]}), "x.yaml")
+
+
+def test_params_do_not_change():
+    with pytest.raises(ValueError, match="frozen"):
+        load_params("toy").encoder = "other"

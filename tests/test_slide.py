@@ -1,0 +1,203 @@
+"""Slides: what is written is read back exactly, places mean what they say, bad files are named."""
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image
+
+from stlib.slide import Slide, tissue_mask, write_pyramid
+
+
+@pytest.fixture(scope="module")
+def image():
+    """Return a smooth picture with noise, (H, W) = (1201, 2302): two odd halvings, three levels."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:1201, :2302]
+    smooth = np.stack([x / 10, y / 5, (x + y) / 14], -1)
+    return (smooth + rng.integers(0, 10, smooth.shape)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def slide(image, tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "a.tif"
+    write_pyramid(image, path, (0.5, 0.25))
+    with Slide(path) as opened:
+        yield opened
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def test_level_0_is_the_image_pixel_by_pixel(slide, image):
+    np.testing.assert_array_equal(slide.size_px, [2302, 1201])
+    np.testing.assert_array_equal(slide.read(0, 0, 2302, 1201), image)
+
+
+def test_openslide_finds_all_levels_and_the_scale(slide):
+    with openslide.OpenSlide(slide.path) as plain:
+        assert plain.level_dimensions == ((2302, 1201), (1151, 601), (576, 301))
+        np.testing.assert_allclose(plain.level_downsamples, [1, 2, 4], rtol=2e-3)
+    np.testing.assert_allclose(slide.um_per_px, [0.5, 0.25], rtol=1e-6)
+
+
+def test_a_level_averages_two_by_two_and_repeats_the_odd_edge(slide, image):
+    level = slide.read(0, 0, 1151, 601, level=1).astype(int)
+    assert level[0, 0, 0] == (image[:2, :2, 0].sum(dtype=int) + 2) // 4
+    assert level[300, 700, 2] == (image[600:602, 1400:1402, 2].sum(dtype=int) + 2) // 4
+    assert level[600, 5, 1] == (2 * image[1200, 10:12, 1].sum(dtype=int) + 2) // 4  # row 1200 has no partner
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".btf"])
+def test_each_format_is_decoded_whatever_its_size(tmp_path, image, monkeypatch, suffix):
+    source = tmp_path / f"source{suffix}"
+    if suffix in (".png", ".jpg"):
+        Image.fromarray(image).save(source, quality=90)
+        expected = np.asarray(Image.open(source))
+    else:  # mapped from the disk if uncompressed, decoded if not
+        tifffile.imwrite(
+            source, image, bigtiff=suffix == ".btf", compression="zlib" if suffix == ".tif" else None
+        )
+        expected = image
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # Pillow refuses an image of twice this size
+    write_pyramid(source, tmp_path / "out.tif", 1.0)
+    with Slide(tmp_path / "out.tif") as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 2302, 1201), expected)
+
+
+def test_equal_images_give_equal_files(tmp_path, image):
+    for name in ("a.tif", "b.tif"):
+        write_pyramid(image, tmp_path / name, 1.0)
+    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def test_outside_the_slide_is_white(slide, image):
+    corner = slide.read(-3, -2, 8, 6)
+    assert (corner[:2] == 255).all() and (corner[:, :3] == 255).all()
+    np.testing.assert_array_equal(corner[2:, 3:], image[:4, :5])
+    far = slide.read(2300, 1199, 4, 4)
+    np.testing.assert_array_equal(far[:2, :2], image[1199:, 2300:])
+    assert (far[2:] == 255).all() and (far[:, 2:] == 255).all()
+
+
+def test_patches_round_half_to_even_and_keep_the_order(slide, image):
+    centres = np.array([[900.5, 800.5], [101.5, 50.5], [2.0, 2.0]])  # corners 898.5, 99.5 and 0
+    patches = slide.patches(centres, 4)
+    np.testing.assert_array_equal(patches[0], image[798:802, 898:902])
+    np.testing.assert_array_equal(patches[1], image[48:52, 100:104])
+    np.testing.assert_array_equal(patches[2], image[:4, :4])
+    assert slide.patches(np.empty((0, 2)), 4).shape == (0, 4, 4, 3)
+
+
+def test_patches_average_areas(slide, image):
+    patch = slide.patches(np.array([[50.0, 60.0]]), 40, out_px=10)[0].astype(float)  # corner (30, 40)
+    expected = image[40:80, 30:70].reshape(10, 4, 10, 4, 3).mean((1, 3))
+    assert np.abs(patch - expected).max() <= 0.5  # one rounding
+    third = slide.patches(np.array([[50.0, 60.0]]), 4, out_px=3)[0, :, :, 0]  # corner (48, 58)
+    weight = np.array([[3, 1, 0, 0], [0, 2, 2, 0], [0, 0, 1, 3]]) / 4  # 4/3 px each
+    np.testing.assert_allclose(third, weight @ image[58:62, 48:52, 0] @ weight.T, atol=0.5)
+    with pytest.raises(ValueError, match="out_px must lie in 1 to size_px = 40 .*found 50"):
+        slide.patches(np.array([[50.0, 60.0]]), 40, out_px=50)
+
+
+def test_thumbnail_scale_leads_back_to_the_place(tmp_path):
+    image = np.full((1500, 2101, 3), 255, np.uint8)
+    image[1200:1300, 1900:2000] = (90, 20, 120)
+    write_pyramid(image, tmp_path / "a.tif", (0.5, 0.5))
+    with Slide(tmp_path / "a.tif") as slide:
+        thumbnail, scale = slide.thumbnail(5.0)
+        with pytest.raises(ValueError, match="a thumbnail has at least 0.5 um/px, found 0.4"):
+            slide.thumbnail(0.4)
+    assert thumbnail.shape == (150, 210, 3)
+    np.testing.assert_allclose(scale, [2101 / 210, 10])
+    weight = 255.0 - thumbnail[..., 1]
+    y, x = np.mgrid[:150, :210] + 0.5
+    centre = np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum()
+    np.testing.assert_allclose(centre * scale, [1950, 1250], atol=0.1)  # level-0 px
+
+
+# -- bad input -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("part", [0.3, 0.9, 0.999])
+def test_a_truncated_image_is_named_and_leaves_nothing(tmp_path, image, suffix, part):
+    source = tmp_path / f"cut{suffix}"
+    Image.fromarray(image[:300, :300]).save(source)
+    content = source.read_bytes()
+    source.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(ValueError, match=rf"cut{suffix}: the slide is truncated or damaged .*Delete it"):
+        write_pyramid(source, tmp_path / "out" / "a.tif", 1.0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.5, 0.999])
+def test_a_truncated_pyramid_is_refused_when_opened(tmp_path, image, part):
+    path = tmp_path / "a.tif"
+    write_pyramid(image, path, 1.0)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(
+        ValueError, match=r"a\.tif: the slide is truncated or damaged .*Delete it and run `make data`"
+    ):
+        Slide(path)
+
+
+def test_a_fault_while_writing_leaves_what_was_there(tmp_path, image, monkeypatch):
+    path = tmp_path / "a.tif"
+    path.write_text("before")
+    monkeypatch.setattr("stlib.slide._halve", lambda band: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_pyramid(image, path, 1.0)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_slide_is_refused(tmp_path, image):
+    out = tmp_path / "out.tif"
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg: the slide is not there; .*make data"):
+        write_pyramid(tmp_path / "none.jpg", out, 1.0)
+    with pytest.raises(FileNotFoundError, match=r"none\.tif: the slide is not there; .*make data"):
+        Slide(tmp_path / "none.tif")
+    with pytest.raises(ValueError, match=r"is read from .*\.png.*, found '\.gif'"):
+        write_pyramid(tmp_path / "a.gif", out, 1.0)
+    with pytest.raises(
+        ValueError, match=r"the array: a slide is 8-bit RGB .* found shape \(1201, 2302, 3\) of uint16"
+    ):
+        write_pyramid(image.astype(np.uint16), out, 1.0)
+    Image.fromarray(image[..., 0]).save(tmp_path / "grey.png")
+    with pytest.raises(
+        ValueError,
+        match=r"grey\.png: a slide is 8-bit RGB .* found shape \(1201, 2302\) of uint8; convert it",
+    ):
+        write_pyramid(tmp_path / "grey.png", out, 1.0)
+    with pytest.raises(ValueError, match=r"um_per_px must be positive, found 0.0"):
+        write_pyramid(image, out, 0.0)
+    tifffile.imwrite(out, image, tile=(256, 256), photometric="rgb", metadata=None)
+    with pytest.raises(ValueError, match="tells its um per px in resolution tags, found none"):
+        Slide(out)
+
+
+# -- tissue ----------------------------------------------------------------------------------------------------
+
+
+def test_tissue_is_stained_and_whole():
+    y, x = np.mgrid[:200, :200]
+    tissue = np.hypot(x - 100, y - 100) < 60
+    image = np.full((200, 200, 3), 240, np.uint8)
+    image[tissue] = (170, 90, 160)
+    image[97:103, 97:103] = 240  # a lumen
+    image[10:30, 10:30] = 20  # ink
+    image[150:, 180:] = (240, 215, 230)  # stain that ran out
+    image[5:8, 190:193] = (170, 90, 160)  # dirt
+    mask = tissue_mask(image)
+    assert mask[~tissue & (np.hypot(x - 100, y - 100) > 64)].sum() == 0
+    assert mask[np.hypot(x - 100, y - 100) < 56].all()
+
+
+def test_glass_alone_has_no_tissue():
+    assert not tissue_mask(np.full((50, 50, 3), 245, np.uint8)).any()
+    noise = np.random.default_rng(0).normal(240, 3, (80, 80, 3)).astype(np.uint8)
+    assert not tissue_mask(noise).any()

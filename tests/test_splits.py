@@ -1,0 +1,64 @@
+import pytest
+
+from stlib import paths
+from stlib.params import load_params
+from stlib.splits import folds
+
+CASES = [
+    (path.stem, protocol, setting)
+    for path in sorted(paths.PARAMS.glob("*.yaml"))
+    for protocol in load_params(path.stem).folds
+    for setting in ("strict", "published")
+]
+
+
+@pytest.mark.parametrize(("dataset", "protocol", "setting"), CASES)
+def test_nobody_is_on_both_sides(dataset, protocol, setting):
+    params = load_params(dataset)
+    for fold in folds(params, protocol, setting):
+        tested = {params.patient_of[name] for name in fold.test}
+        allowed = {params.known[patient] for patient in tested if patient in params.known}
+        for name in (*fold.train, *fold.validation):
+            assert params.patient_of[name] not in tested or name in allowed
+        assert not set(fold.train) & set(fold.validation)
+        assert not set(fold.test) & {*fold.train, *fold.validation, *fold.known}
+
+
+@pytest.mark.parametrize(("dataset", "protocol"), sorted({case[:2] for case in CASES}))
+def test_strict_never_chooses_on_hidden_counts(dataset, protocol):
+    for fold in folds(load_params(dataset), protocol, "strict"):
+        assert not set(fold.panel) & set(fold.test)
+        assert not set(fold.train) & set(fold.test)
+
+
+def test_toy_2d_by_hand():
+    fold = folds(load_params("toy"), "2d")[0]
+    assert fold.test == ("P1-1", "P1-2", "P1-3")
+    assert fold.train == ("P2-1", "P2-2", "P2-3", "P3-1", "P3-2", "P3-3")
+    assert fold.validation == ("P4-1", "P4-2", "P4-3")
+    assert fold.known == ()
+
+
+def test_toy_3d_by_hand():
+    fold = folds(load_params("toy"), "3d")[0]
+    assert fold.known == ("P1-1",)
+    assert fold.test == ("P1-2", "P1-3")
+    assert "P1-1" in fold.train and "P1-1" in fold.panel and "P1-2" not in fold.panel
+
+
+def test_published_2d_trains_on_the_known_section_and_looks_at_all_counts():
+    fold = folds(load_params("toy"), "2d", "published")[0]
+    assert "P1-1" in fold.train and fold.validation == () and fold.known == ()
+    assert set(fold.test) == {"P1-2", "P1-3"} and len(fold.panel) == 12
+
+
+def test_counts_of_patients_without_slides_choose_the_panel_only():
+    fold = next(fold for fold in folds(load_params("her2st_small"), "3d") if fold.name == "C")
+    assert "A1" in fold.panel and "A1" not in fold.train
+    assert fold.validation == ()  # fewer than three patients train: the number of epochs is fixed
+
+
+def test_a_protocol_that_the_dataset_does_not_declare():
+    params = load_params("toy").model_copy(update={"folds": {}})
+    with pytest.raises(ValueError, match=r"params/toy.yaml declares no folds for protocol '3d'"):
+        folds(params, "3d")
