@@ -1,8 +1,9 @@
 """Verified downloads that resume: what is missing comes from its source, and a byte that differs is noticed.
 
-pooch moves the bytes. A file grows beside its target under another name, continues there after a cut (HTTP Range), and
-takes its own name only when size and git blob id are those of the manifest. The blob id is what `git hash-object` prints:
-SHA-1 over ``blob <size>``, a NUL byte and the content; a prefix of at least 12 hex digits will do beside the size.
+pooch moves the bytes. A file grows beside its target under another name, continues there after a cut (HTTP
+Range), and takes its own name only when size and git blob id are those of the manifest. The blob id is what
+`git hash-object` prints: SHA-1 over ``blob <size>``, a NUL byte and the content. Beside the size, its first
+12 digits will do.
 """
 
 import csv
@@ -62,8 +63,8 @@ def read_manifest(path: Path) -> list[File]:
         inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
         if not (inside and re.fullmatch("[1-9][0-9]*", size) and re.fullmatch("[0-9a-f]{12,40}", blob)):
             raise ValueError(
-                f"{path.name}, line {number}: a file is a relative path, its bytes and 12 to 40 digits of its blob id "
-                f"in lower case, separated by tabs; found {list(row.values())}. Correct the line"
+                f"{path.name}, line {number}: a file is a relative path, its bytes and 12 to 40 hex digits "
+                f"of its blob id, separated by tabs; found {list(row.values())}. Correct the line"
             )
         files.append(File(name, int(size), blob))
     names = [file.path for file in files]
@@ -97,10 +98,11 @@ def verify(files: Iterable[File], folder: Path) -> list[File]:
     differing = [file for file in files if file not in missing and not matches(folder / file.path, file)]
     if differing:
         first = differing[0]
+        size, blob = (folder / first.path).stat().st_size, blob_id(folder / first.path)
         raise ValueError(
             f"{folder}: {len(differing)} file(s) differ from the manifest, e.g. {first.path}: expected "
-            f"{first.bytes:,} bytes with blob id {first.blob}, found {(folder / first.path).stat().st_size:,} bytes with "
-            f"{blob_id(folder / first.path)}. Delete them and run `make data` again"
+            f"{first.bytes:,} bytes with blob id {first.blob}, found {size:,} with {blob}. Delete them and "
+            "run `make data` again"
         )
     return missing
 
@@ -187,7 +189,7 @@ def _append(file: File, url: str, partial: Path, bar: tqdm) -> None:
                 out.truncate(0)
                 bar.update(-start)
 
-        headers = {"Accept-Encoding": "identity"}  # Range counts bytes of the file, not of its compressed form
+        headers = {"Accept-Encoding": "identity"}  # Range counts the bytes that are sent, compressed or not
         if start:
             headers["Range"] = f"bytes={start}-"
         get = pooch.HTTPDownloader(chunk_size=CHUNK, headers=headers, hooks={"response": begin})
@@ -198,17 +200,18 @@ def _append(file: File, url: str, partial: Path, bar: tqdm) -> None:
 
 def _differs(file: File, url: str, found: str) -> str:
     return (
-        f"{url} is not the file of the manifest: expected {file.bytes:,} bytes with blob id {file.blob}, found {found}. "
-        "Try again; if it stays so the source has changed: name a folder that has the right file with DATA="
+        f"{url} is not the file of the manifest: expected {file.bytes:,} bytes with blob id {file.blob}, "
+        f"found {found}. Try again; if it stays so, name a folder that has the file with DATA="
     )
 
 
 def _wanted(missing: list[File], url: str, folder: Path, reason: Exception) -> str:
-    listed = [f"  {file.bytes:,} bytes from {url}/{file.path} at {folder / file.path}" for file in missing[:3]]
+    """Say which files to put where by hand, and from where."""
+    listed = [f"  {f.bytes:,} bytes from {url}/{f.path} at {folder / f.path}" for f in missing[:3]]
     more = [f"  and {len(missing) - 3} more files of the manifest"] if len(missing) > 3 else []
     return (
-        f"{missing[0].path} is not there and could not be downloaded ({reason}). Run this again to continue, name a folder "
-        "that has the files with DATA=, or put\n" + "\n".join(listed + more)
+        f"{missing[0].path} is not there and could not be downloaded ({reason}). Run this again to continue, "
+        "name a folder that has the files with DATA=, or put\n" + "\n".join(listed + more)
     )
 
 

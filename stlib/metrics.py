@@ -1,23 +1,26 @@
 """Metrics, each with its axis in its name, and how its values become one number per patient.
 
-"PCC" names at least four quantities in this field, which differ by more than methods do. Here each is declared with what it
-correlates over (`axis`), which rows go into one call (`within`) and how many values become one (`reduce`):
+"PCC" names at least four quantities in this field, which differ by more than methods do. Here each is
+declared with what it correlates over (`axis`), which rows go into one call (`within`) and how many values
+become one (`reduce`):
 
-==============================  ====================================================  ==========================
-name                            one value for                                         the papers' name
-==============================  ====================================================  ==========================
-``mse``, ``mae``                a patient: all spots and genes together               MSE, MAE
-``pcc_per_spot``                a spot, across genes; mean over a patient's spots     PCC (ASIGN, MagNet)
-``pcc_per_gene``                a gene, across the spots of one section; mean over    Hist2ST; the headline here
-                                genes, then sections
-``pcc_per_gene_pooled`` and     a gene, across all spots of a fold's patients; mean,  PCC@M, PCC@S, PCC@F
-``_median``, ``_quartile``      median, first quartile over genes                     (EGN, SGN, PixNet)
-``pcc_flat``                    a patient: all spots and genes as one long vector
-==============================  ====================================================  ==========================
+=============================  =================================================  ====================
+name                           one value for                                      the papers' name
+=============================  =================================================  ====================
+``mse``, ``mae``               a patient: all spots and genes together            MSE, MAE
+``pcc_per_spot``               a spot, across genes; mean over a patient's spots
+``pcc_per_spot_zero``          the same, where an undefined value counts as 0     PCC (ASIGN, MagNet)
+``pcc_per_gene``               a gene, across the spots of one section; mean      Hist2ST; headline here
+                               over genes, then sections
+``pcc_per_gene_pooled`` and    a gene, across all spots of a fold's patients;     PCC@M, PCC@S, PCC@F
+``_median``, ``_quartile``     mean, median, first quartile over genes            (EGN, SGN, PixNet)
+``pcc_flat``                   a patient: all spots and genes as one long vector
+=============================  =================================================  ====================
 
-The correlation is exact, without an epsilon: where a side is constant it is undefined (NaN), left out of the mean, and its
-share reported. The papers' code counts such a value as 0 (ASIGN, epsilon 1e-8) or -1 (EGN). A prediction that is constant
-within a section has no per-gene correlation at all. Rows marked `known` are never scored.
+The correlation is exact, without an epsilon: where a side is constant it is undefined (NaN), left out of
+the mean, and its share reported. The papers' code counts such a value as 0 (ASIGN, through an epsilon of
+1e-8; `pcc_per_spot_zero` alone has that rule) or as -1 (EGN). A prediction that is constant within a
+section has no per-gene correlation at all. Rows marked `known` are never scored.
 """
 
 from collections.abc import Callable
@@ -31,6 +34,7 @@ from scipy.special import stdtrit
 from stlib.params import nearest
 from stlib.predictions import Predictions
 
+OVERVIEW = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")
 KEYS = {"section": ["fold", "patient", "section"], "patient": ["fold", "patient"], "fold": ["fold"]}
 
 
@@ -75,7 +79,9 @@ def _pearson(prediction: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray
     defined = True
     for values in (prediction, truth):
         values = np.asarray(values, np.float64)
-        defined &= values.max(axis) > values.min(axis)  # a rounded mean would leave a constant a tiny variance
+        defined &= values.max(axis) > values.min(
+            axis
+        )  # a rounded mean would leave a constant a tiny variance
         centred = values - values.mean(axis, keepdims=True)
         norm = np.linalg.norm(centred, axis=axis, keepdims=True)
         sides.append(centred / np.where(norm > 0, norm, 1))
@@ -86,6 +92,11 @@ def _pearson(prediction: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray
 def mean_defined(values: np.ndarray) -> float:
     """Return the mean of what is not NaN; NaN if nothing is left."""
     return _of_defined(np.mean, values)
+
+
+def mean_zero(values: np.ndarray) -> float:
+    """Return the mean with 0 in place of NaN."""
+    return float(np.nan_to_num(values).mean())
 
 
 def median_defined(values: np.ndarray) -> float:
@@ -146,7 +157,9 @@ def _error(label: str, summary: str, function: Callable) -> Metric:
     return Metric(label, summary, function, (0, float("inf")), False, "spots and genes", "patient")
 
 
-def _pcc(label: str, summary: str, function: Callable, axis: str, within: str, reduce: Callable = mean_defined) -> Metric:
+def _pcc(
+    label: str, summary: str, function: Callable, axis: str, within: str, reduce: Callable = mean_defined
+) -> Metric:
     return Metric(label, summary, function, (-1, 1), True, axis, within, reduce)
 
 
@@ -155,33 +168,62 @@ METRICS = {
     "mae": _error("MAE", "Mean absolute error over a patient's spots and genes.", mae),
     "pcc_per_spot": _pcc(
         "PCC per spot",
-        "Correlation across the genes of a spot, mean over a patient's spots; a constant profile scores high.",
-        pcc_per_spot, "genes of a spot", "patient",
+        "Correlation across the genes of a spot, mean over a patient's spots; a constant profile "
+        "scores high.",
+        pcc_per_spot,
+        "genes of a spot",
+        "patient",
+    ),
+    "pcc_per_spot_zero": _pcc(
+        "PCC per spot, flat as 0",
+        "As pcc_per_spot, with a spot of flat profile counted as 0, as the released code of ASIGN "
+        "and MagNet does.",
+        pcc_per_spot,
+        "genes of a spot",
+        "patient",
+        mean_zero,
     ),
     "pcc_per_gene": _pcc(
         "PCC per gene",
-        "Correlation across the spots of one section for each gene, mean over genes, then sections; a constant has none.",
-        pcc_per_gene, "spots of a section", "section",
+        "Correlation across the spots of one section for each gene, mean over genes, then sections; "
+        "a constant has none.",
+        pcc_per_gene,
+        "spots of a section",
+        "section",
     ),
     "pcc_per_gene_pooled": _pcc(
-        "PCC per gene, pooled: mean",
-        "Correlation across all test spots of a fold for each gene, mean over genes (PCC@M); differences between patients count.",
-        pcc_per_gene, "spots of a fold", "fold",
+        "PCC per gene, pooled (mean)",
+        "Correlation across all test spots of a fold for each gene, mean over genes (PCC@M); "
+        "differences between patients count.",
+        pcc_per_gene,
+        "spots of a fold",
+        "fold",
     ),
     "pcc_per_gene_pooled_median": _pcc(
-        "PCC per gene, pooled: median",
-        "Correlation across all test spots of a fold for each gene, median over genes (PCC@S); differences between patients count.",
-        pcc_per_gene, "spots of a fold", "fold", median_defined,
+        "PCC per gene, pooled (median)",
+        "Correlation across all test spots of a fold for each gene, median over genes (PCC@S); "
+        "differences between patients count.",
+        pcc_per_gene,
+        "spots of a fold",
+        "fold",
+        median_defined,
     ),
     "pcc_per_gene_pooled_quartile": _pcc(
-        "PCC per gene, pooled: first quartile",
-        "Correlation across all test spots of a fold for each gene, first quartile over genes (PCC@F); differences between patients count.",
-        pcc_per_gene, "spots of a fold", "fold", quartile_defined,
+        "PCC per gene, pooled (first quartile)",
+        "Correlation across all test spots of a fold for each gene, first quartile over genes "
+        "(PCC@F); differences between patients count.",
+        pcc_per_gene,
+        "spots of a fold",
+        "fold",
+        quartile_defined,
     ),
     "pcc_flat": _pcc(
         "PCC, flat",
-        "Correlation of all spots and genes of a patient as one vector; the genes' mean levels make most of it.",
-        pcc_flat, "spots and genes", "patient",
+        "Correlation of all spots and genes of a patient as one vector; the genes' mean levels make "
+        "most of it.",
+        pcc_flat,
+        "spots and genes",
+        "patient",
     ),
 }
 
@@ -195,7 +237,9 @@ def find(name: str) -> Metric:
         If there is none of that name.
     """
     if name not in METRICS:
-        raise ValueError(f"metric '{name}' is not declared in stlib/metrics.py (nearest: {nearest(name, METRICS)})")
+        raise ValueError(
+            f"metric '{name}' is not declared in stlib/metrics.py (nearest: {nearest(name, METRICS)})"
+        )
     return METRICS[name]
 
 
@@ -205,8 +249,8 @@ def scores(predictions: Predictions, name: str) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index ``patient`` (or ``fold``); `value`, and `undefined`, the share of correlations that a constant side left
-        undefined.
+        Index ``patient`` (or ``fold``); `value`, and `undefined`, the share of correlations that a constant
+        side left undefined.
 
     Raises
     ------
@@ -214,7 +258,11 @@ def scores(predictions: Predictions, name: str) -> pd.DataFrame:
         If the metric is unknown, or a scored value is missing or not finite.
     """
     metric = find(name)
-    return _evaluate(predictions, metric, metric.within).groupby(metric.unit, sort=False)[["value", "undefined"]].mean()
+    return (
+        _evaluate(predictions, metric, metric.within)
+        .groupby(metric.unit, sort=False)[["value", "undefined"]]
+        .mean()
+    )
 
 
 def score(predictions: Predictions, name: str) -> pd.Series:
@@ -222,11 +270,18 @@ def score(predictions: Predictions, name: str) -> pd.Series:
     return scores(predictions, name)["value"].rename(name)
 
 
+def overview(predictions: Predictions, names: tuple[str, ...] = OVERVIEW) -> pd.DataFrame:
+    """Score every patient by several metrics: one row a patient, one column a metric."""
+    return pd.concat([score(predictions, name) for name in names], axis=1)
+
+
 def by_fold(predictions: Predictions, name: str) -> pd.Series:
     """Score every fold: all its spots together, but for `pcc_per_gene`, the mean over its patients."""
     metric = find(name)
     if metric.within == "section":
-        patients = _evaluate(predictions, metric, "section").groupby(["fold", "patient"], sort=False)["value"].mean()
+        patients = (
+            _evaluate(predictions, metric, "section").groupby(["fold", "patient"], sort=False)["value"].mean()
+        )
         return patients.groupby("fold", sort=False).mean().rename(name)
     return _evaluate(predictions, metric, "fold").set_index("fold")["value"].rename(name)
 
@@ -248,15 +303,20 @@ def _scored(predictions: Predictions, name: str) -> Predictions:
     fold = predictions.fold(name)
     rows = ~fold.obs["known"].to_numpy(bool)
     if not rows.any():
-        raise ValueError(f"fold '{name}' needs rows to score, found only known ones ({len(rows)}). Correct its test sections")
+        raise ValueError(
+            f"fold '{name}' needs rows to score, found only known ones ({len(rows)}). Correct its "
+            "test sections"
+        )
     fold = Predictions(fold.prediction[rows], fold.truth[rows], fold.genes, fold.obs[rows])
     for what in ("prediction", "truth"):
         bad = ~np.isfinite(getattr(fold, what))
         if bad.any():
             row, gene = np.argwhere(bad)[0]
             raise ValueError(
-                f"{what} must be finite in every gene of its fold's panel, found {bad.sum()} of {bad.size} values that are not "
-                f"(fold '{name}', section '{fold.obs['section'].iloc[row]}', gene '{fold.genes[gene]}'). Make the run anew"
+                f"{what} must be finite in every gene of its fold's panel, found {bad.sum()} of "
+                f"{bad.size} values that are not "
+                f"(fold '{name}', section '{fold.obs['section'].iloc[row]}', gene "
+                f"'{fold.genes[gene]}'). Make the run anew"
             )
     return fold
 
@@ -284,7 +344,8 @@ class Summary(NamedTuple):
 def summary(values: pd.Series) -> Summary:
     """Summarise scores over patients: mean, standard deviation and a 95 % interval by Student's t.
 
-    Undefined scores are left out and `n` says how many are left. One patient has no spread: sd and interval are NaN.
+    Undefined scores are left out and `n` says how many are left. One patient has no spread: sd and interval
+    are NaN.
 
     Examples
     --------

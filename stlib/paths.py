@@ -73,3 +73,10 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all; return its path."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+    return path

@@ -31,6 +31,7 @@ DECODERS = {  # called by name: Image.open refuses large images
     ".png": PngImagePlugin.PngImageFile,
 }
 TIFF = (".tif", ".tiff", ".btf")
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
 
 def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.ndarray) -> None:
@@ -105,27 +106,39 @@ def _halve(band: np.ndarray) -> np.ndarray:
     return ((wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image file, px, without decoding it."""
+    suffix = _suffix(path)
+    with _file_errors(path):
+        if suffix in DECODERS:
+            with DECODERS[suffix](path) as image:
+                return image.size
+        with tifffile.TiffFile(path) as tiff:
+            height, width = tiff.pages[0].shape[:2]
+            return width, height
+
+
 def _decode(path: Path) -> np.ndarray:
     """Return the pixels of an image file, whatever its size."""
-    suffix = path.suffix.lower()
-    if suffix not in DECODERS and suffix not in TIFF:
-        readable = ", ".join([*DECODERS, *TIFF])
-        raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
+    suffix = _suffix(path)
     with _file_errors(path):
         if suffix in DECODERS:
             with DECODERS[suffix](path) as image:
                 return np.asarray(image)
         with tifffile.TiffFile(path) as tiff:
-            _require_whole(tiff)
             page = tiff.pages[0]
+            end = max(np.add(page.dataoffsets, page.databytecounts))
+            if end > path.stat().st_size:  # a decoder of JPEG tiles would fill in what is missing
+                raise ValueError(f"its pixels end at byte {end}, the file at {path.stat().st_size}")
             return tifffile.memmap(path, page=0, mode="r") if page.is_memmappable else page.asarray()
 
 
-def _require_whole(tiff: tifffile.TiffFile) -> None:
-    """Refuse a TIFF whose pages point behind its end: decoders fill in what is missing."""
-    ends = [max(np.add(page.dataoffsets, page.databytecounts)) for page in tiff.pages]
-    if not ends or max(ends) > tiff.filehandle.size:
-        raise ValueError(f"its pages end at byte {max(ends, default=0)}, the file at {tiff.filehandle.size}")
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in DECODERS and suffix not in TIFF:
+        readable = ", ".join([*DECODERS, *TIFF])
+        raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
+    return suffix
 
 
 @contextmanager
@@ -135,7 +148,7 @@ def _file_errors(path: Path) -> Iterator[None]:
         raise FileNotFoundError(f"{path}: the slide is not there; fetch and prepare it with `make data`")
     try:
         yield
-    except (OSError, SyntaxError, ValueError, struct.error, openslide.OpenSlideError) as error:
+    except DECODING_ERRORS as error:
         remedy = "Delete it and run `make data` again"
         raise ValueError(f"{path}: the slide is truncated or damaged ({error}). {remedy}") from error
 
@@ -160,8 +173,7 @@ class Slide:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        with _file_errors(self.path), tifffile.TiffFile(path) as tiff:
-            _require_whole(tiff)
+        with _file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
             self._slide = openslide.OpenSlide(path)
         self.size_px = np.array(self._slide.dimensions)
         scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
@@ -278,7 +290,8 @@ def tissue_mask(image: np.ndarray) -> np.ndarray:
 
     Otsu's threshold (1979) on the darkest channel: stain that ran out beside the tissue colours the glass
     (so that saturation takes it for tissue), but hardly darkens it. Black ink has no colour. Then gaps are
-    closed, and pieces and holes below 1/200 of the tissue are dropped.
+    closed, and pieces and holes below 1/200 of the tissue are dropped. Wide fields of fat, thin membranes
+    around nothing, count as glass. Meant for thumbnails of about 5 to 20 um per px.
 
     Parameters
     ----------

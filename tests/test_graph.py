@@ -59,6 +59,28 @@ def test_knn_of_coincident_points():
     assert neighbours(heap, 40)[:5] == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2], [0, 1, 2]]
 
 
+def test_knn_of_more_ties_than_one_look_at_the_tree_returns():
+    ring = [
+        (5, 0),
+        (-3, 4),
+        (0, -5),
+        (4, 3),
+        (-5, 0),
+        (3, -4),
+        (0, 5),
+        (-4, -3),
+        (3, 4),
+        (-3, -4),
+        (4, -3),
+        (-4, 3),
+    ]
+    position = np.array([*(ring * 5), (0, 0)])  # 60 nodes at distance 5 of the last one
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation(60)
+        edge_index, _ = knn_graph(position[[*shuffled, 60]], k=3)
+        assert neighbours(edge_index, 61)[60] == [0, 1, 2]
+
+
 def test_knn_stays_within_the_group_and_survives_small_ones():
     position = [[0, 0], [0, 0.1], [1, 0], [2, 0], [0, 0.2]]
     edge_index, _ = knn_graph(position, k=3, group=["a", "b", "a", "a", "c"])

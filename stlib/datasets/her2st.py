@@ -1,9 +1,9 @@
-"""HER2-positive breast tumours: 36 sections of 8 patients (Andersson et al., Nature Communications 12, 6012, 2021).
+"""HER2-positive breast tumours: 36 sections of 8 patients (Andersson et al., Nat. Commun. 12, 6012, 2021).
 
-Files as on GitHub, with or without a `data/` level above: ``ST-cnts/A1.tsv.gz`` (spots x gene symbols),
-``ST-spotfiles/A1_selection.tsv`` (fitted places), ``ST-imgs/A/A1/*.jpg`` (one slide, cropped to the frame of the array).
-A spot is called `XxY` after the integer columns x and y of the spot file. The letter is the patient, the number the
-place in the stack.
+The files lie as on GitHub, with or without its `data/` level: ``ST-cnts/A1.tsv.gz`` (spots x gene symbols),
+``ST-spotfiles/A1_selection.tsv`` (fitted places), ``ST-imgs/A/A1/*.jpg`` (one slide, cropped to the frame of
+the array). A spot is called `XxY` after the columns x and y of the spot file, a section by the letter of its
+patient and its place in the stack.
 """
 
 import gzip
@@ -20,21 +20,21 @@ from stlib.sections import Section, check_section
 
 MANIFEST = "her2st.files.tsv"  # in params/
 COLUMNS = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
-FRAME = np.array([32, 34])  # pitches between the first and the last column and row of the array
-SCALE_TOLERANCE = 0.02  # slide against spot file; section A6, whose pixels do not follow the frame, is 0.8 % off
+FRAME = np.array([32, 34])  # array steps from the left to the right edge of a slide, and from top to bottom
+SCALE_TOLERANCE = 0.02  # slide against spot file; A6, whose pixels do not follow the frame, is 0.8 % off
 TAB, NEWLINE, ZERO = b"\t\n0"
 MAX_DIGITS = 9  # fits int32
 
 
 class Options(Record):
-    """What is known about the source's defects.
+    """Defects that the source is known to have.
 
     Attributes
     ----------
     dead_positions
         Array positions such as 17x14 that a spot file may list although they have no counts.
     empty_spots
-        Section -> spots that may have a count of zero in all genes.
+        Section -> spots whose counts may all be zero.
     """
 
     dead_positions: list[str] = []
@@ -42,19 +42,18 @@ class Options(Record):
 
 
 def fetch(params: Params, folder: Path) -> None:
-    """Make all files that the dataset needs present in `folder`.
+    """Make every file that the dataset needs present in `folder`.
 
-    The house's own folder is filled by downloading, and each file in it is held against the manifest. A folder of the
-    user's is only looked at, see `require`.
+    The house's own folder, `paths.raw`, is filled by downloading, and each file in it is held against the
+    manifest. A folder of the user's is never written to, see `require`.
     """
-    if Path(folder).resolve() != paths.raw(params.source.reader).resolve():
-        return require(params, folder)
-    listed = read_manifest(paths.PARAMS / MANIFEST)
-    download(_needed(params, listed), params.source.url, Path(folder))
+    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
+        download(_needed(params), params.source.url, Path(folder))
+    require(params, folder)
 
 
 def require(params: Params, folder: Path) -> None:
-    """Check that `folder` has a file for all that the dataset needs.
+    """Check that `folder` has every file that the dataset needs.
 
     Raises
     ------
@@ -71,12 +70,13 @@ def require(params: Params, folder: Path) -> None:
 
 
 def image(params: Params, folder: Path, section: str) -> Path:
-    """Return the section's slide, the only JPEG in its folder."""
-    pattern = f"ST-imgs/{params.patient_of[section]}/{section}/*.jpg"
+    """Return the section's slide, the only JPEG of its folder."""
+    pattern = f"ST-imgs/{_patient(params, section)}/{section}/*.jpg"
     found = sorted(_top(folder).glob(pattern))
     if len(found) > 1:
         raise ValueError(
-            f"{_top(folder)}: a section has one slide; {pattern} finds {[path.name for path in found]}. Keep the original"
+            f"{_top(folder)}: a section has one slide, {pattern} finds {[path.name for path in found]}. "
+            "Keep the published one"
         )
     return found[0] if found else _present(params, folder, pattern)
 
@@ -93,8 +93,8 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     section
         A name such as A1, of `sections` or of `counts_only`.
     slide
-        False: leave the slide aside, as for the sections of `counts_only`. Then `size_px` is None, and the scale comes
-        from the pitch of the spots' pixels.
+        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None, and the scale
+        comes from the pixels of the spots.
 
     Raises
     ------
@@ -103,42 +103,202 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
-    if section not in params.patient_of:
-        raise ValueError(
-            f"params/{params.name}.yaml has no section '{section}' (nearest: {nearest(section, params.patient_of)})"
-        )
-    patient = params.patient_of[section]
-    if section[:1] != patient or not section[1:].isdigit():
-        raise ValueError(f"params/{params.name}.yaml: section '{section}' of patient '{patient}' should be '{patient}' and its number")
+    patient = _patient(params, section)
     options = parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
-    counts_file = _present(params, folder, f"ST-cnts/{section}.tsv.gz")
-    spot_file = _present(params, folder, f"ST-spotfiles/{section}_selection.tsv")
-
-    barcodes, genes, counts = read_counts(counts_file)
-    spots = _read_spots(spot_file)
-    rows = _join(barcodes, list(spots), options.dead_positions, counts_file, spot_file)
-    place = np.array(list(spots.values()))[rows]  # (N, 4)
-    array, position = place[:, :2], place[:, 2:]
-    size_px = None
+    barcodes, genes, counts = read_counts(_present(params, folder, f"ST-cnts/{section}.tsv.gz"))
+    spots = _read_spots(_present(params, folder, f"ST-spotfiles/{section}_selection.tsv"))
+    source = f"{_top(folder)}: {section}.tsv.gz and {section}_selection.tsv"
+    array, position = _join(barcodes, spots, options.dead_positions, source)
+    size_px, um_per_px = None, params.spot.pitch_um / _slope(array, position)
     if slide and section in params.with_slide:
-        from stlib.slide import image_size  # images are opened there only
+        from stlib.slide import image_size  # counts alone need no image library
 
         size_px = np.array(image_size(image(params, folder, section)))
+        um_per_px = _scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)
     made = Section(
         name=section,
         patient=patient,
-        layer=int(section[1:]),
+        layer=int(section.removeprefix(patient)),
         barcodes=barcodes,
         genes=genes,
         counts=counts,
         array=array,
         position=position,
-        um_per_px=np.full(2, np.nan),
+        um_per_px=um_per_px,
         size_px=size_px,
         shape=params.spot.shape,
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,
     )
-    return made
+    return check_section(made, source, tuple(options.empty_spots.get(section, ())))
 
 
+def read_counts(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
+    """Read a gzipped table of spots x genes, tab-separated, whose first cell is empty.
+
+    Returns
+    -------
+    barcodes, genes, counts
+        (N,), (M,), and (N, M) int32.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, a gene is repeated, or a count is not a whole number from 0 up.
+    """
+    try:
+        head, _, body = gzip.decompress(path.read_bytes()).partition(b"\n")
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}); delete it, `make data` again") from error
+    genes = np.array(head.decode().split("\t")[1:])
+    names, number = np.unique(genes, return_counts=True)
+    if (number > 1).any():
+        repeated = names[number > 1].tolist()
+        raise ValueError(f"{path}: a gene has one column, found {repeated} repeated. Correct the file")
+
+    text = np.frombuffer(body if body.endswith(b"\n") else body + b"\n", np.uint8)
+    ends = np.flatnonzero((text == TAB) | (text == NEWLINE))  # of all fields
+    fields = np.diff(np.flatnonzero(text[ends] == NEWLINE), prepend=-1)  # of each row
+    uneven = np.flatnonzero(fields != len(genes) + 1)
+    if len(uneven):
+        raise ValueError(
+            f"{path}: a row is a spot and a count for each of the {len(genes)} genes of the header; row "
+            f"{uneven[0] + 1} has {fields[uneven[0]] - 1}. Delete the file and run `make data` again"
+        )
+    ends = ends.reshape(-1, len(genes) + 1)  # (N, 1 + M), the barcode first
+    starts = [0, *(ends[:-1, -1] + 1)]
+    barcodes = np.array([bytes(text[i:j]).decode() for i, j in zip(starts, ends[:, 0], strict=True)])
+    return barcodes, genes, _whole_numbers(text, ends, barcodes, genes, path)
+
+
+def _whole_numbers(
+    text: np.ndarray, ends: np.ndarray, barcodes: np.ndarray, genes: np.ndarray, path: Path
+) -> sparse.csr_matrix:
+    """Turn the text between separators into counts (N, M).
+
+    All fields are looked at together: most are the digit 0, and only the others are read digit by digit.
+    """
+    first, length = ends[:, :-1] + 1, np.diff(ends) - 1  # (N, M)
+    digit = text[first] - ZERO  # uint8, so that what is no digit wraps to above 9
+    filled = np.flatnonzero((digit != 0) | (length != 1))
+    row, column = np.divmod(filled, len(genes))
+    first, length, value = first.flat[filled], length.flat[filled], digit.flat[filled].astype(np.int32)
+    broken = (value > 9) | (length > MAX_DIGITS)
+    for k in range(1, min(length.max(initial=0), MAX_DIGITS)):
+        longer = length > k
+        digit = text[first[longer] + k] - ZERO
+        broken[longer] |= digit > 9
+        value[longer] = value[longer] * 10 + digit
+    if broken.any():
+        n = int(np.argmax(broken))
+        raise ValueError(
+            f"{path}: counts are whole numbers from 0 up; spot '{barcodes[row[n]]}', gene "
+            f"'{genes[column[n]]}' has '{bytes(text[first[n] : first[n] + length[n]]).decode()}' "
+            f"({int(broken.sum())} such in all). Give raw counts, before any normalisation"
+        )
+    start = np.searchsorted(row, np.arange(len(barcodes) + 1))
+    return sparse.csr_matrix((value, column, start), shape=(len(barcodes), len(genes)))
+
+
+def _read_spots(path: Path) -> dict[str, np.ndarray]:
+    """Return barcode -> (new_x, new_y, pixel_x, pixel_y) of a spot file."""
+
+    def refuse(requirement: str, found: object) -> ValueError:
+        return ValueError(f"{path}: {requirement}; found {found}. Correct the file, or fetch it again")
+
+    head, *lines = path.read_text().splitlines() or [""]
+    if head.split("\t") != COLUMNS:
+        raise refuse(f"the columns are {' '.join(COLUMNS)}, tab-separated", repr(head))
+    try:
+        table = np.array([line.split("\t") for line in lines], np.float64).reshape(-1, len(COLUMNS))
+    except ValueError as error:
+        raise refuse(f"each row has {len(COLUMNS)} numbers", error) from error
+    x, y, selected = table[:, 0], table[:, 1], table[:, 6]
+    if ((x % 1 != 0) | (y % 1 != 0)).any() or (selected != 1).any():
+        raise refuse("x and y are whole numbers, and each spot is selected (1)", "other values")
+    names = [f"{i:.0f}x{j:.0f}" for i, j in zip(x, y, strict=True)]
+    if len(set(names)) < len(names):
+        raise refuse("a spot has one row", f"{sorted({n for n in names if names.count(n) > 1})} repeated")
+    return dict(zip(names, table[:, 2:6], strict=True))
+
+
+def _join(
+    barcodes: np.ndarray, spots: dict[str, np.ndarray], dead: list[str], source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return place in the array and in px of each barcode (N, 2); the files must name the same spots."""
+    for problem, names, requirement in (
+        ("counts without spot", set(barcodes) - set(spots), "All counts have a place"),
+        ("spot without counts", set(spots) - set(barcodes) - set(dead), f"All spots but {dead} have counts"),
+    ):
+        if names:
+            first = sorted(map(str, names))[:5]
+            raise ValueError(
+                f"{source}: {problem}: {first} ({len(names)} in all). {requirement}; check that both files "
+                "belong to one section"
+            )
+    return tuple(np.hsplit(np.array([spots[barcode] for barcode in barcodes]), 2))
+
+
+def _slope(array: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Return px per array step along x and y (2,), by least squares; NaN for a single column or row."""
+    centred = array - array.mean(0)
+    with np.errstate(invalid="ignore"):
+        return (centred * position).sum(0) / (centred**2).sum(0)
+
+
+def _scale_of_slide(by_spots: np.ndarray, size_px: np.ndarray, pitch_um: float, source: str) -> np.ndarray:
+    """Return um per px (2,) by the slide, which shows the array's frame: 6400 um x 6800 um."""
+    by_slide = pitch_um * FRAME / size_px
+    if (np.abs(by_spots / by_slide - 1) > SCALE_TOLERANCE).any():
+        raise ValueError(
+            f"{source}: spots and slide have one scale; found {by_spots.round(4).tolist()} um per px by the "
+            f"pixels of the spots, {by_slide.round(4).tolist()} by the slide of {size_px.tolist()} px. Take "
+            "the slide in its published size"
+        )
+    return by_slide
+
+
+def _patient(params: Params, section: str) -> str:
+    """Return the patient of a section of the params file."""
+    if section not in params.patient_of:
+        close = nearest(section, params.patient_of)
+        raise ValueError(f"params/{params.name}.yaml has no section '{section}' (nearest: {close})")
+    patient = params.patient_of[section]
+    if not section.removeprefix(patient).isdigit():
+        raise ValueError(
+            f"params/{params.name}.yaml: a section is called by its patient's letter and its number; correct "
+            f"'{section}' of patient '{patient}'"
+        )
+    return patient
+
+
+def _needed(params: Params) -> list[File]:
+    """Return the files of the manifest that the dataset needs: slides only where they are used."""
+    files = {}  # section -> {folder of the source: file}
+    for file in read_manifest(paths.PARAMS / MANIFEST):
+        kind, *_, name = Path(file.path).parts
+        folder = Path(file.path).parts[-2]
+        section = folder if kind == "ST-imgs" else name.split(".")[0].removesuffix("_selection")
+        files.setdefault(section, {})[kind] = file
+    unknown = [section for section in params.patient_of if section not in files]
+    if unknown:
+        raise ValueError(f"params/{MANIFEST} has no files of section(s) {unknown} (found {', '.join(files)})")
+    kinds = [(section, kind) for section in params.patient_of for kind in ("ST-cnts", "ST-spotfiles")]
+    return [files[section][kind] for section, kind in kinds + [(s, "ST-imgs") for s in params.with_slide]]
+
+
+def _top(folder: Path) -> Path:
+    """Return the level that holds ST-cnts: `folder`, or `data` below it in a clone of the repository."""
+    clone = Path(folder) / "data"
+    return clone if clone.is_dir() else Path(folder)
+
+
+def _present(params: Params, folder: Path, name: str) -> Path:
+    """Return the path of a file, or say how to get it."""
+    path = _top(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there. `make data DATASET={params.name}` downloads it; or name a folder that has "
+            f"it, in the source's layout: `make data DATASET={params.name} DATA=folder`"
+        )
+    return path

@@ -41,7 +41,7 @@ from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
 from stlib.batch import LEVELS, Batch
-from stlib.encoders import backbone
+from stlib.encoders import backbone, width
 from stlib.layers import Pixels, Standardise, cosine_decay, in_chunks
 from stlib.losses import pearson_loss
 from stlib.models import Config, Method
@@ -149,7 +149,7 @@ class ASIGN(Method):
             self.spot = nn.Sequential(nn.Linear(features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d))
         else:
             encoder = backbone(config.encoder)
-            self.spot = nn.Sequential(Pixels(), encoder, nn.Linear(encoder.num_features, d))
+            self.spot = nn.Sequential(Pixels(), encoder, nn.Linear(width(encoder), d))
         self.cell = nn.ModuleDict({level: nn.Linear(features, d) for level in LEVELS})
         if config.cross_attention:
             self.attend = nn.ModuleDict({level: CrossAttention(d, heads, config.dropout) for level in LEVELS})

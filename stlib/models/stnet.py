@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from stlib.batch import Batch
-from stlib.encoders import backbone
+from stlib.encoders import backbone, width
 from stlib.layers import Pixels, dihedral, in_chunks
 from stlib.models import Config, Method
 
@@ -50,7 +50,7 @@ class STNet(Method):
         super().__init__(config, genes, features)
         self.pixels = Pixels()
         self.encoder = backbone(config.encoder)
-        self.head = nn.Linear(self.encoder.num_features, genes)
+        self.head = nn.Linear(width(self.encoder), genes)
         nn.init.zeros_(self.head.weight)
 
     def prepare(self, train: Iterable[Batch]) -> None:

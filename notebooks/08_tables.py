@@ -1,0 +1,67 @@
+# %% [markdown]
+# # 08 Tables: ours beside reported, with the controls that give the numbers their meaning
+#
+# **Question.** What does each method score, patient by patient, and does it beat a constant?
+# **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as markdown, LaTeX, HTML and CSV. **Time:** seconds; nothing is
+# trained.
+
+# %%
+from IPython.display import Markdown, display
+
+from stlib import conditions, paths, render, show
+from stlib.results import Run, parameters
+from stlib.tables import frame, load_table, runs_needed
+
+# %% tags=["parameters"]
+dataset: str = "toy"   # a file in params/
+table: str = "table1"  # a file in tables/
+
+# %%
+p = parameters(globals(), "08_tables")
+run = Run("tables", p.dataset, p.table)
+params = run.params
+display(show.settings(params))
+
+# %% [markdown]
+# ## What the table declares
+
+# %% tags=["nbval-check-output"]
+declared = load_table(p.table)
+needed = [Run(*key) for key in runs_needed(declared, p.dataset)]
+print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
+
+# %% [markdown]
+# ## The numbers
+#
+# Computed from predictions alone, by the same lines for every method. Reductions against the papers are printed under the table.
+
+# %% tags=["nbval-check-output"]
+found = frame(declared, p.dataset)
+notes = [*params.notes, *conditions.reductions(needed)]
+text = render.markdown(declared, found, notes)
+print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
+
+# %%
+display(Markdown(text))
+
+# %% [markdown]
+# ## What it took
+#
+# Times and memory stand in a file of their own, because they differ from machine to machine.
+
+# %%
+report = conditions.report(needed)
+display(report)
+
+# %% [markdown]
+# ## Summary
+#
+# - A method that does not beat its control is marked.
+# - All of it follows from predictions: a corrected metric costs seconds.
+
+# %%
+folder = paths.RESULTS / p.dataset
+for suffix, render_as in render.RENDERERS.items():
+    print(paths.write_text(folder / f"{p.table}.{suffix}", render_as(declared, found, notes)).relative_to(paths.OUT))
+paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
+print(run.finish().relative_to(paths.OUT))

@@ -1,0 +1,62 @@
+from stlib import fingerprint, paths
+from stlib.params import load_params
+from stlib.results import Run
+
+
+def names(roots):
+    return {path.stem for path in fingerprint.modules(roots)}
+
+
+def test_a_training_rests_on_what_it_imports_and_on_nothing_else():
+    found = names(["stlib.train", "stlib.models.asign"])
+    assert {"train", "batch", "asign", "encoders", "graph", "features", "expression", "checkpoint", "losses"} <= found
+    assert not found & {"metrics", "tables", "render", "plots", "figures", "results", "stnet", "show"}
+
+
+def test_another_model_is_another_recipe_and_its_settings_are_not_ours():
+    params = load_params("toy")
+    assert "stnet" not in fingerprint.resolved(params, ["asign"])["overrides"]
+    assert fingerprint.resolved(params, ["asign@no_gat"])["overrides"].keys() <= {"asign"}
+
+
+def test_prose_may_change_freely(monkeypatch):
+    base = fingerprint.resolved(load_params("toy"), [])
+    changed = load_params("toy").model_copy(update={"title": "another", "notes": ["x"]})
+    assert fingerprint.resolved(changed, []) == base
+
+
+def test_a_changed_line_changes_the_hash(tmp_path, monkeypatch):
+    (tmp_path / "alone.py").write_text("x = 1\n")
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path)
+    before = fingerprint.code_hash(["stlib.alone"])
+    (tmp_path / "alone.py").write_text("x = 2\n")
+    assert fingerprint.code_hash(["stlib.alone"]) != before
+
+
+def test_a_notebook_counts_by_its_code_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    (tmp_path / "n.py").write_text("# %% [markdown]\n# # a\n\n# %%\nx = 1\n")
+    before = fingerprint.notebook_hash("n")
+    (tmp_path / "n.py").write_text("# %% [markdown]\n# # b\n\n# %%\nx = 1\n")
+    assert fingerprint.notebook_hash("n") == before
+    (tmp_path / "n.py").write_text("# %% [markdown]\n# # b\n\n# %%\nx = 2\n")
+    assert fingerprint.notebook_hash("n") != before
+
+
+def test_a_run_knows_its_folder_and_back():
+    run = Run("2d", "toy", "asign@no_gat", "published", 3)
+    assert Run.at(run.folder) == run
+    assert Run.at(Run("data", "toy").folder) == Run("data", "toy")
+
+
+def test_seed_setting_and_model_make_different_runs():
+    recipes = {Run("2d", "toy", model, setting, seed).recipe for model in ("mean", "ridge") for setting in ("strict", "published") for seed in (0, 1)}
+    assert len(recipes) == 8
+
+
+def test_training_imports_no_heavy_library():
+    import subprocess
+    import sys
+
+    code = "import sys, stlib.train, stlib.models.asign, stlib.models.stnet; print(sorted({'anndata', 'scanpy', 'openslide', 'papermill', 'SimpleITK'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

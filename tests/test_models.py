@@ -1,0 +1,233 @@
+"""The contract of design.md, over every file in stlib/models/ and its variants: a new method is tested the moment it exists."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from stlib.batch import SPOT_FIELDS, Batch, Feed
+from stlib.expression import top_mean_panel
+from stlib.models import build, configure, method, names, trainable
+from stlib.train import config_of
+
+CASES = [
+    (name + suffix, protocol)
+    for name in names()
+    for protocol in method(name).PROTOCOLS
+    for suffix in ("", *(f"@{variant}" for variant in method(name).VARIANTS))
+]
+every_model = pytest.mark.parametrize(("name", "protocol"), CASES, ids=lambda value: value)
+
+
+@pytest.fixture(scope="module")
+def feed_for(toy, toy_sections):
+    """Make a feed of one stack, of which the first section is known."""
+    sections = {name: toy_sections[name] for name in toy.sections["P1"]}
+    panel = top_mean_panel(toy_sections.values(), toy.panel.size)
+
+    def make(name, protocol, **changes):
+        config = replace(config_of(toy, name, protocol), **changes)
+        kind = method(name)
+        return config, Feed(
+            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def prepared(feed_for, toy):
+    """Return (model, feed) prepared on the whole stack, made once per case."""
+    made = {}
+
+    def make(name, protocol):
+        if (name, protocol) not in made:
+            torch.manual_seed(0)
+            config, feed = feed_for(name, protocol)
+            model = build(name, config, genes=len(feed.panel), features=feed.width)
+            model.prepare(feed.whole(toy.sections["P1"]))
+            made[name, protocol] = model.eval(), feed
+        return made[name, protocol]
+
+    return make
+
+
+def one_batch(feed, toy, protocol) -> Batch:
+    known = toy.sections["P1"][:1] if protocol == "3d" else ()
+    return next(iter(feed.whole(toy.sections["P1"], known=known)))
+
+
+@torch.no_grad()
+def predicted(model, batch):
+    return model.predict(batch.clone())
+
+
+@every_model
+def test_shapes_are_those_of_the_docstring(prepared, toy, name, protocol):
+    model, feed = prepared(name, protocol)
+    batch = one_batch(feed, toy, protocol)
+    out = model(batch)
+    assert out["expression"].shape == (len(batch.row), toy.panel.size)
+    assert out["expression"].dtype == torch.float32 and out["expression"].isfinite().all()
+    for level in out.keys() & {"region", "global"}:
+        assert out[level].shape == batch[f"{level}_expression"].shape
+
+
+@every_model
+def test_order_of_locations_does_not_matter(prepared, toy, name, protocol):
+    model, feed = prepared(name, protocol)
+    if name == "oracle":
+        pytest.skip("draws from one stream of numbers; it converges, it is not exact")
+    batch = one_batch(feed, toy, protocol)
+    order = torch.randperm(len(batch.row), generator=torch.Generator().manual_seed(1))
+    mixed, place = batch.clone(), order.argsort()
+    for key in (*SPOT_FIELDS, "patch"):
+        if key in batch:
+            mixed[key] = batch[key][order]
+    for kind in ("edge_index", "cross_index"):
+        if kind in batch:
+            mixed[kind] = place[batch[kind]]
+    torch.testing.assert_close(predicted(model, mixed), predicted(model, batch)[order], atol=2e-4, rtol=1e-3)
+
+
+@every_model
+def test_hidden_labels_cannot_matter(prepared, toy, name, protocol):
+    model, feed = prepared(name, protocol)
+    batch = one_batch(feed, toy, protocol)
+    hidden = batch.clone()
+    for key in ("expression", "depth", "region_expression", "global_expression"):
+        if key in batch:
+            rows = ~batch.known if key in ("expression", "depth") else slice(None)
+            hidden[key] = batch[key].clone()
+            hidden[key][rows] = torch.nan
+    torch.testing.assert_close(predicted(model, hidden), predicted(model, batch), atol=0, rtol=0)
+
+
+@every_model
+def test_saved_and_loaded_agree(prepared, feed_for, toy, name, protocol):
+    model, feed = prepared(name, protocol)
+    torch.manual_seed(5)
+    again = build(name, model.config, genes=model.genes, features=model.features)
+    again.load_state_dict(load(save({key: value.clone() for key, value in model.state_dict().items()})))
+    batch = one_batch(feed, toy, protocol)
+    torch.testing.assert_close(predicted(again.eval(), batch), predicted(model, batch), atol=0, rtol=0)
+
+
+TRAINED = [case for case in CASES if hasattr(method(case[0]).Config(), "lr")]
+trained_model = pytest.mark.parametrize(("name", "protocol"), TRAINED, ids=lambda value: value)
+
+
+@trained_model
+def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
+    torch.manual_seed(0)
+    config, feed = feed_for(name, protocol)
+    model = build(name, config, genes=len(feed.panel), features=feed.width)
+    assert trainable(model)
+    model.prepare(feed.whole(toy.sections["P1"]))
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(0)
+    reached = set()
+    for batch in [*feed.training(toy.sections["P1"], generator)][:4]:  # heads may start at zero
+        optimiser.zero_grad()
+        loss = model.loss(batch, model(batch))
+        assert loss.isfinite()
+        loss.backward()
+        reached |= {key for key, value in model.named_parameters() if value.grad is not None and value.grad.abs().any()}
+        optimiser.step()
+    assert {key for key, _ in model.named_parameters()} == reached
+
+
+@trained_model
+def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
+    """Within 200 steps the training error falls below 10 % of the labels' variance around each gene's mean."""
+    if "@" in name:
+        pytest.skip("the variants share the method's layers")
+    torch.manual_seed(0)
+    changes = {"dropout": 0.0} if "dropout" in {f.name for f in method(name).Config.__dataclass_fields__.values()} else {}
+    config, feed = feed_for(name, protocol, **changes)
+    section = toy.sections["P1"][:1]
+    model = build(name, config, genes=len(feed.panel), features=feed.width)
+    (batch,) = [next(iter(feed.whole(section)))]
+    rows = torch.arange(24)  # few enough that features alone can tell them apart
+    from stlib.batch import subset
+
+    small = subset(batch, rows)
+    if "patch" in batch:
+        small.patch = batch.patch[rows]
+    small.known = torch.zeros(len(rows), dtype=torch.bool)
+    model.prepare([small])
+    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    model.train()
+    for _ in range(200):
+        optimiser.zero_grad()
+        model.loss(small, model(small)).backward()
+        optimiser.step()
+    error = float(((model(small)["expression"] - small.expression) ** 2).mean())
+    variance = float(small.expression.var(0, unbiased=False).mean())
+    assert error < 0.1 * variance
+
+
+def test_parameter_count_of_stnet():
+    model = build("stnet", configure("stnet", "2d", encoder="densenet121@untrained"), genes=250, features=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 7_210_106  # specification, section 12
+
+
+def test_names_are_checked():
+    with pytest.raises(ValueError, match="model 'asing' is no file of stlib/models/ .nearest: 'asign'"):
+        method("asing")
+    with pytest.raises(ValueError, match="model 'asign' has no variant 'no_gatt' .nearest: 'no_gat'"):
+        method("asign@no_gatt")
+    with pytest.raises(ValueError, match="model 'smooth' fits protocol 3d, found '2d'"):
+        configure("smooth", "2d")
+    with pytest.raises(ValueError, match="model 'asign' has no setting 'widht' .nearest: 'width'"):
+        configure("asign", "2d", widht=3)
+
+
+# ---- truths of single methods, by hand ------------------------------------------------------------------------------
+
+
+def stack(known, place, labels, features=None):
+    """Make the batch of a tiny stack: G = 1 gene, registered places on a line (um)."""
+    n = len(place)
+    return Batch(
+        num_nodes=n, row=torch.arange(n), known=torch.tensor(known), expression=torch.tensor(labels)[:, None],
+        registered=torch.tensor([[x, 0.0] for x in place], dtype=torch.float64), radius_um=50.0, depth=torch.ones(n),
+        section=torch.tensor(known).logical_not().long(),
+        features=torch.tensor(features if features else [[0.0, 1.0]] * n),
+    )  # fmt: skip
+
+
+def test_known_mean_by_hand():
+    batch = stack([True, True, False], [0.0, 1.0, 2.0], [1.0, 3.0, np.nan])
+    assert build("known_mean", configure("known_mean", "3d"), 1, 0)(batch)["expression"][2].item() == 2.0
+
+
+def test_overlap_by_hand():
+    nan = float("nan")
+    batch = stack([True, True, False, False], [0.0, 100.0, 50.0, 500.0], [1.0, 3.0, nan, nan])
+    values = build("overlap", configure("overlap", "3d"), 1, 0)(batch)["expression"].ravel()
+    assert values[2].item() == pytest.approx(2.0)  # both known circles overlap it equally
+    assert values[3].item() == 3.0  # none does: the nearest
+
+
+def test_similarity_by_hand():
+    nan = float("nan")
+    batch = stack([True, True, True, False], [0.0] * 4, [1.0, 2.0, 9.0, nan], [[1.0, 0.0], [0.9, 0.2], [-1.0, 0.1], [1.0, 0.1]])
+    config = configure("similarity", "3d", neighbours=2)
+    assert build("similarity", config, 1, 2)(batch)["expression"][3].item() == 1.5
+
+
+def test_imputation_fills_unknown_nodes_from_known_ones():
+    config = configure("asign", "3d", encoder="frozen", width=8, heads=2, iterations=1)
+    model = build("asign", config, genes=1, features=2)
+    batch = Batch(
+        num_nodes=4, known=torch.tensor([True, True, False, False]), expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
+        edge_index=torch.zeros(2, 0, dtype=torch.long), edge_weight=torch.zeros(0),
+        cross_index=torch.tensor([[0, 1], [2, 2]]), cross_weight=torch.tensor([3.0, 1.0]),
+    )  # fmt: skip
+    network = torch.tensor([[0.0], [0.0], [4.0], [7.0]])
+    out = model._impute(batch, network).ravel()
+    assert out[2].item() == pytest.approx(0.5 * 4 + 0.5 * 2)  # (3 * 1 + 1 * 5) / 4 = 2, mixed half and half
+    assert out[3].item() == 7.0  # no neighbour: the network alone

@@ -1,0 +1,101 @@
+"""The shape of the notebooks, and that the rendered copies are runs of them."""
+
+import ast
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+from stlib import paths
+from stlib.rendered import FOLDER
+from stlib.results import parameters
+
+SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.py"))
+RENDERED = sorted(FOLDER.glob("*.ipynb"))
+each = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+
+
+def cells(path):
+    return jupytext.read(path).cells
+
+
+def tagged(path):
+    return [cell for cell in cells(path) if "parameters" in cell.metadata.get("tags", [])]
+
+
+@each
+def test_the_first_four_cells_are_the_same_everywhere(path):
+    title, imports, parameter, load = cells(path)[:4]
+    assert title.cell_type == "markdown" and title.source.startswith(f"# {path.stem[:2]} ")
+    for word in ("**Question.**", "**In:**", "**Out:**", "**Time:**"):
+        assert word in title.source
+    assert "import" in imports.source and "parameters" in parameter.metadata["tags"]
+    assert f'parameters(globals(), "{path.stem}")' in load.source
+
+
+@each
+def test_no_function_is_defined_and_imports_stand_at_the_top(path):
+    for place, cell in enumerate(cells(path)):
+        if cell.cell_type == "code":
+            for node in ast.walk(ast.parse(cell.source)):
+                assert not isinstance(node, ast.FunctionDef | ast.ClassDef), cell.source
+                assert place == 1 or not isinstance(node, ast.Import | ast.ImportFrom), cell.source
+
+
+@each
+def test_every_parameter_is_a_literal_with_type_and_meaning_and_is_used(path):
+    (cell,) = tagged(path)
+    rest = "\n".join(other.source for other in cells(path) if other is not cell and other.cell_type == "code")
+    for line in cell.source.splitlines():
+        assert re.fullmatch(r"\w+: (str|int) = \S+ +# \S.*", line), line
+        name = line.split(":")[0]
+        assert f"p.{name}" in rest, f"parameter '{name}' is used nowhere"
+
+
+@each
+def test_it_ends_with_a_summary_and_one_cell_that_writes(path):
+    *_, summary, last = cells(path)
+    assert summary.source.startswith("## Summary")
+    assert "finish" in last.source or "save" in last.source
+
+
+@each
+def test_it_round_trips_as_a_percent_script(path):
+    assert jupytext.writes(jupytext.reads(path.read_text(), "py:percent"), "py:percent").strip() == path.read_text().strip()
+
+
+def test_an_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match=r"04_train_2d: unknown parameter 'modle' \(nearest: 'model'\)"):
+        parameters({"dataset": "toy", "modle": "asign"}, "04_train_2d")
+    with pytest.raises(ValueError, match="unknown parameter 'model'"):
+        parameters({"dataset": "toy", "model": "asign"}, "01_data")
+
+
+def test_a_parameter_of_another_type_is_refused():
+    with pytest.raises(ValueError, match=r"dataset: Input should be a valid string, found 151673"):
+        parameters({"dataset": 151673}, "01_data")
+
+
+def test_names_of_the_kernel_are_no_parameters():
+    found = parameters({"dataset": "toy", "_": 3, "In": [], "Out": {}, "pd": pytest, "quit": print}, "01_data")
+    assert found.dataset == "toy"
+
+
+def source_of(path):
+    return paths.NOTEBOOKS / f"{path.stem.split('-')[0]}.py"
+
+
+def test_every_notebook_has_a_rendered_copy():
+    assert {source_of(path) for path in RENDERED} == set(SOURCES)
+
+
+@pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.stem)
+def test_a_rendered_copy_holds_the_source_and_was_run(path):
+    executed = [cell for cell in nbformat.read(path, as_version=4).cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in executed] == [cell.source for cell in cells(source_of(path))]
+    for cell in executed:
+        if cell.cell_type == "code":
+            assert cell.execution_count, "not executed"
+            assert not [output for output in cell.outputs if output.output_type == "error"]
+    assert path.stat().st_size < 1_500_000

@@ -1,0 +1,226 @@
+"""Plots: what is drawn, where, and in which colours; how it looks is seen by eye."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from stlib import plots
+from stlib.predictions import Predictions
+
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def look():
+    with plt.style.context(plots.STYLE):
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
+def ax():
+    return plt.subplots()[1]
+
+
+@pytest.fixture
+def found():
+    """One section of a table: a constant, a control at 0.4, a ceiling, a method that was reported at 0.7."""
+    lines = [
+        ("Mean", "mean", "control", NAN, NAN),
+        ("Ridge", "ridge", "control", 0.4, NAN),
+        ("Oracle", "oracle", "ceiling", 0.9, NAN),
+        ("ASIGN", "asign@no_graph", "method", 0.6, 0.7),
+    ]
+    frame = pd.DataFrame(lines, columns=["label", "model", "role", "mean", "reported"])
+    return frame.assign(
+        protocol="2d",
+        setting="strict",
+        metric="pcc_per_gene",
+        low=frame["mean"] - 0.1,
+        high=frame["mean"] + 0.1,
+    )
+
+
+def by_label(ax, label):
+    return [line for line in ax.lines if line.get_label() == label]
+
+
+def test_dots_stand_at_the_means_and_crosses_at_the_reported_values(found, ax):
+    assert plots.dot_plot(found, ax) is ax
+    (method,) = by_label(ax, "method")
+    assert (method.get_xdata()[0], method.get_ydata()[0]) == (0.6, 4)
+    assert method.get_color() == method.get_markerfacecolor() == plots.COLOURS["asign"]
+    (control,) = by_label(ax, "control")
+    assert (
+        control.get_xdata()[0] == 0.4
+        and control.get_markerfacecolor() == "white"
+        and control.get_color() == plots.GREY
+    )
+    (reported,) = by_label(ax, "reported")
+    assert (reported.get_xdata()[0], reported.get_marker()) == (0.7, "x")
+    (best,) = by_label(ax, "best control")
+    assert list(best.get_xdata()) == [0.4, 0.4]
+
+
+def test_a_row_without_a_value_says_so(found, ax):
+    plots.dot_plot(found, ax)
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("undefined", 1)]
+
+
+def test_the_first_row_is_on_top_under_the_name_of_its_section(found, ax):
+    plots.dot_plot(found, ax)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["2d, strict", "Mean", "Ridge", "Oracle", "ASIGN"]
+    assert ax.yaxis_inverted() and ax.get_yticklabels()[0].get_fontweight() == "bold"
+
+
+def test_the_best_control_of_an_error_is_the_lowest(found, ax):
+    found = found.assign(metric="mse", mean=[0.5, 0.4, 0.1, 0.3])
+    plots.dot_plot(found, ax)
+    assert by_label(ax, "best control")[0].get_xdata()[0] == 0.4
+
+
+def test_the_legend_has_each_kind_once(found, ax):
+    plots.dot_plot(found, ax)
+    assert [artist.get_label() for artist in plots.dot_legend(ax)] == [
+        "method",
+        "control",
+        "ceiling",
+        "reported",
+        "best control",
+    ]
+
+
+def test_dots_of_two_metrics_are_refused(found, ax):
+    with pytest.raises(ValueError, match=r"shows one metric, found 2 \(pcc_per_gene, mse\)"):
+        plots.dot_plot(pd.concat([found, found.assign(metric="mse")]), ax)
+
+
+def test_every_method_has_a_colour_of_its_own_and_a_new_one_is_black():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert plots.colour("asign@no_graph") == plots.colour("asign") != plots.colour("newnet") == "#000000"
+
+
+def test_a_map_has_round_spots_of_their_size_and_y_downwards(ax):
+    positions = np.array([[0.0, 0], [1000, 0], [0, 2000]])
+    assert plots.gene_map(np.array([1.0, 2, 3]), positions, ax, 1, 3, 100) is ax
+    (spots,) = ax.collections
+    np.testing.assert_array_equal(spots.get_offsets(), positions)
+    assert (spots.get_widths() == 100).all() and spots.get_clim() == (1, 3) and spots.get_rasterized()
+    assert ax.yaxis_inverted() and ax.get_aspect() == 1 and not len(ax.get_xticks()) + len(ax.get_yticks())
+
+
+def test_the_scale_bar_is_as_long_as_it_says(ax):
+    plots.gene_map(np.zeros(2), np.array([[0.0, 0], [6800, 3000]]), ax, 0, 1, 100)
+    (bar,) = ax.lines
+    assert np.ptp(bar.get_xdata()) == 2000 and ax.texts[0].get_text() == "2000 µm"
+    assert bar.get_ydata()[0] > 3100  # below the tissue
+
+
+def test_limits_are_shared_and_never_empty():
+    low, high = plots.shared_limits(np.arange(101.0), np.full(3, 50.0), np.array([NAN]))
+    assert low == pytest.approx(1, abs=0.1) and high == pytest.approx(99, abs=0.1)
+    assert plots.shared_limits(np.full(4, 2.0)) == (2, 3)
+
+
+def test_all_maps_of_a_gene_have_one_scale_and_their_error():
+    positions = np.array([[0.0, 0], [200, 0], [0, 200], [200, 200]])
+    truth = np.array([0.0, 1, 2, 3])
+    figure = plots.gene_maps(truth, {"same": truth, "off": truth + 2}, positions, 100, "ERBB2")
+    maps = [ax for ax in figure.axes if ax.collections and ax.get_aspect() == 1]
+    assert [ax.get_title() for ax in maps] == ["measured", "same", "off"]
+    assert {ax.collections[0].get_clim() for ax in maps} == {plots.shared_limits(truth, truth, truth + 2)}
+    assert [ax.texts[0].get_text() for ax in maps] == ["100 µm", "MSE 0.000", "MSE 4.000"]
+
+
+def predictions():
+    obs = pd.DataFrame(
+        [
+            {
+                "section": section,
+                "patient": section[0],
+                "fold": section[0],
+                "known": section == "A1",
+                "x_um": 200.0 * i,
+                "y_um": 100.0 * i,
+            }
+            for section in ("A1", "A2", "A3", "B1")
+            for i in range(5)
+        ]
+    )
+    truth = np.tile(np.arange(5.0)[:, None], (4, 2))
+    truth[:15, 1] = NAN  # the second gene is in the panel of fold B only
+    return Predictions(truth + 1, truth, np.array(["g", "h"]), obs)
+
+
+def test_section_maps_show_one_patients_unknown_sections():
+    params = SimpleNamespace(spot=SimpleNamespace(pitch_um=200))
+    figure = plots.section_maps(predictions(), "g", params, "asign")
+    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["A2", "A3"]
+    assert [text.get_text() for ax in figure.axes for text in ax.texts if "MSE" in text.get_text()] == [
+        "MSE 1.000"
+    ] * 2
+    assert [
+        ax.get_title()
+        for ax in plots.section_maps(predictions(), "h", params, "asign").axes
+        if ax.get_title()
+    ] == ["B1"]
+
+
+def test_a_gene_outside_every_panel_does_not_end_a_notebook():
+    figure = plots.section_maps(predictions(), "ERBB2", SimpleNamespace(), "asign")
+    assert figure.axes[0].texts[0].get_text() == "ERBB2 is in no fold's panel"
+
+
+def test_an_overlay_is_dark_where_both_are_and_coloured_where_one_is(ax):
+    fixed, moving = np.full((1, 4, 3), 255, np.uint8), np.full((1, 4, 3), 255, np.uint8)
+    fixed[0, [0, 1]] = 55
+    moving[0, [1, 2]] = 55
+    image = plots.overlay(fixed, moving, ax).images[0].get_array()
+    np.testing.assert_allclose(image[0], [plots.FIXED, [0, 0, 0], plots.MOVING, [1, 1, 1]], atol=1e-12)
+    with pytest.raises(ValueError, match=r"two images of one size, found \(1, 4, 3\) and \(1, 3, 3\)"):
+        plots.overlay(fixed, moving[:, :3], ax)
+
+
+def history():
+    rows = [
+        ("choose", 0, 3.0, 1.0),
+        ("choose", 1, 2.0, 0.5),
+        ("choose", 2, 1.0, 0.8),
+        ("final", 0, 3.0, NAN),
+        ("final", 1, 2.0, NAN),
+    ]
+    return pd.DataFrame(rows, columns=["stage", "epoch", "loss", "validation"]).assign(fold="A")
+
+
+def test_curves_mark_the_epoch_that_was_chosen(ax):
+    plots.curves(history(), ax, "validation")
+    line, best = ax.lines
+    assert list(line.get_xdata()) == [1, 2, 3] and (best.get_xdata()[0], best.get_ydata()[0]) == (2, 0.5)
+
+
+def test_training_shows_those_that_were_trained():
+    class Run(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    empty = history().iloc[:0]
+    figure = plots.training({Run(model="mean"): empty, Run(model="asign"): history()})
+    assert [ax.get_title() for ax in figure.axes] == ["asign", ""]
+    assert "nothing here is trained" in plots.training({Run(model="mean"): empty}).axes[0].texts[0].get_text()
+
+
+def test_a_gallery_names_its_images():
+    figure = plots.gallery({f"s{i}": np.zeros((4, 6, 3), np.uint8) for i in range(7)}, columns=4)
+    assert isinstance(figure, Figure)
+    assert [ax.get_title() for ax in figure.axes] == [f"s{i}" for i in range(7)] + [""]
+
+
+def test_the_style_has_printed_sizes():
+    assert 7 <= plt.rcParams["font.size"] <= 8 and plt.rcParams["pdf.fonttype"] == 42
+    assert plots.inches(plots.DOUBLE_MM)[0] == pytest.approx(7.2, abs=0.01)
+    assert to_rgb(plots.colour("asign")) == pytest.approx(tuple(plots.FIXED), abs=0.01)
