@@ -20,7 +20,7 @@ from stlib.sections import Section
 LEVELS = ("region", "global")
 SPOT_FIELDS = (
     *("position", "registered", "array", "section", "patient", "layer", "expression", "known", "depth", "row"),
-    *("features", "rate", *(f"{level}_parent" for level in LEVELS)),
+    *("features", "relative", "rate", *(f"{level}_parent" for level in LEVELS)),
 )
 
 
@@ -50,8 +50,10 @@ class Batch(Data):
         NEEDS "patch": image around each location (N, 3, P, P), uint8.
     features
         NEEDS "features": frozen features of the spot level (N, D).
+    relative
+        NEEDS "relative": the same, standardised within each section (N, D), so that no slide's stain stands out.
     region_features, region_parent, region_expression, region_edges (and global_...)
-        NEEDS "levels": features of the grid cells (R, D), the cell of each location (N,), the label of each cell (R, G), NaN where
+        NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each location (N,), the label of each cell (R, G), NaN where
         hidden, and which cells touch (2, E).
     edge_index, edge_weight
         NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,).
@@ -141,8 +143,8 @@ class Feed:
     def training(self, names: Iterable[str], generator: torch.Generator) -> Iterator[Batch]:
         """Yield the named sections once in shuffled batches, patches turned and mirrored at random.
 
-        In the protocol 3d one measured section of each stack of two or more plays the known one, drawn anew each time, so
-        that training asks what the test will ask.
+        In the protocol 3d one measured section of each stack plays the known one, drawn anew each time, so that training asks
+        what the test will ask; of a single section half the spots do.
         """
         groups = self._grouped(names)
         for index in torch.randperm(len(groups), generator=generator).tolist():
@@ -170,11 +172,13 @@ class Feed:
         return [tuple(sorted(stack, key=lambda name: self.sections[name].layer)) for stack in stacks.values()]
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        drawn = torch.zeros(len(batch.row), dtype=torch.bool)
+        n = len(batch.row)
+        if self.protocol != "3d" or self.unit != "stack":
+            return torch.zeros(n, dtype=torch.bool)
         present = batch.section.unique()
-        if self.protocol == "3d" and self.unit == "stack" and len(present) > 1:
-            drawn = batch.section == present[torch.randint(len(present), (), generator=generator)]
-        return drawn
+        if len(present) == 1:
+            return torch.rand(n, generator=generator) < 0.5
+        return batch.section == present[torch.randint(len(present), (), generator=generator)]
 
     def _blocks(self, batch: Batch, generator: torch.Generator) -> Iterable[Tensor]:
         """Cut a group into batches: spots at random, sections and stacks into connected pieces of tissue."""
@@ -233,8 +237,10 @@ class Feed:
             if counts is None
             else torch.from_numpy(np.asarray(section.counts.sum(1), np.float32).ravel())
         )
-        if self.needs & {"features", "cross"}:
+        if self.needs & {"features", "relative", "cross"}:
             part["features"] = torch.from_numpy(np.array(features(params, section, "spot")))
+        if "relative" in self.needs:
+            part["relative"] = standardised(part["features"])
         if "levels" in self.needs:
             for level in LEVELS:
                 part |= self._level(section, level, counts)
@@ -256,7 +262,7 @@ class Feed:
             label = expression.log_proportion(expression.sum_over(parents, counts, len(cells)))
         return {
             f"{level}_parent": torch.from_numpy(parents),
-            f"{level}_features": torch.from_numpy(np.array(features(self.params, section, level))),
+            f"{level}_features": standardised(torch.from_numpy(np.array(features(self.params, section, level)))),
             f"{level}_expression": torch.from_numpy(label),
             f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
         }
@@ -289,6 +295,12 @@ class Feed:
                 patch[here] = torch.from_numpy(stored[batch.row[here].numpy()])
         batch.patch = patch.permute(0, 3, 1, 2)  # (N, 3, P, P), channels last in memory
         return batch
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Return features (N, D) with mean 0 and deviation 1 over their rows; a constant one becomes 0."""
+    centred = features - features.mean(0)
+    return centred / features.std(0, correction=0).clamp(min=1e-6)
 
 
 def subset(batch: Batch, rows: Tensor) -> Batch:

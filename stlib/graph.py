@@ -146,8 +146,8 @@ def cross_graph(
     """Join each node to the `k` spots of other sections that overlap and resemble it most (ASIGN, eq. 1).
 
     e = IoU of the registered circles + cosine of the features. Only candidates are compared: the nearest
-    spots of each other section, and all that overlap. The paper compares all pairs; there a pair far apart can win
-    by its looks alone, which is what registration is meant to exclude.
+    spots of each other section, and all that overlap. The paper compares all pairs, so that spots far apart
+    can be joined for their looks alone; on patient C's stain features that predicts worse.
 
     Parameters
     ----------

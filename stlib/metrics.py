@@ -79,9 +79,8 @@ def _pearson(prediction: np.ndarray, truth: np.ndarray, axis: int) -> np.ndarray
     defined = True
     for values in (prediction, truth):
         values = np.asarray(values, np.float64)
-        defined &= values.max(axis) > values.min(
-            axis
-        )  # a rounded mean would leave a constant a tiny variance
+        # by the values themselves: a rounded mean would leave a constant a tiny variance
+        defined &= values.max(axis) > values.min(axis)
         centred = values - values.mean(axis, keepdims=True)
         norm = np.linalg.norm(centred, axis=axis, keepdims=True)
         sides.append(centred / np.where(norm > 0, norm, 1))

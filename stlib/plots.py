@@ -1,6 +1,6 @@
 """What figures are made of: functions that draw on given axes and return them, and one colour per method.
 
-Sizes are those of the printed column, in mm; text is 7 to 8 pt (``plt.style.use(plots.STYLE)``). Tissue
+Sizes are those of the printed column, in mm; text is 7 to 8 pt: importing this module sets the look (`STYLE`). Tissue
 maps have equal aspect, no ticks, y downwards as on the slide, a scale bar, and points that stay pixels
 inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls are grey and
 hollow.
@@ -23,6 +23,7 @@ from stlib.params import Params
 from stlib.predictions import Predictions
 
 STYLE = Path(__file__).with_name("style.mplstyle")
+plt.style.use(STYLE)
 SINGLE_MM, DOUBLE_MM = 89, 183  # widths of one and of two printed columns
 
 # Okabe and Ito for the three papers' own methods and the two that carry labels over, Tol's muted for the

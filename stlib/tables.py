@@ -40,12 +40,8 @@ class Row(Record):
     model: str  # a file of stlib/models/, with @variant if wanted
     protocol: Protocol
     setting: Setting = "strict"
-    role: Literal["method", "control", "ceiling"] = (
-        "method"  # a ceiling knows the truth: nobody has to beat it
-    )
-    run: str = (
-        ""  # the run it shares with others; empty: controls and ceilings share theirs, a method has its own
-    )
+    role: Literal["method", "control", "ceiling"] = "method"  # a ceiling knows the truth
+    run: str = ""  # the run it shares; empty: its own, or for controls and ceilings the one they share
     datasets: list[str] = []  # those the row exists for; empty: all
     reported: Reported | None = None
 

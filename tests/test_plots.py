@@ -16,9 +16,8 @@ NAN = float("nan")
 
 
 @pytest.fixture(autouse=True)
-def look():
-    with plt.style.context(plots.STYLE):
-        yield
+def closed():
+    yield
     plt.close("all")
 
 

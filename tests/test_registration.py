@@ -1,5 +1,7 @@
 """Maps by hand, and alignments of painted tissue whose true map is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -232,3 +234,20 @@ def test_saved_maps_come_back(monkeypatch, tmp_path):
     )
     (row,) = back.report()
     assert (row["section"], row["name"], row["overlap_after"], row["ok"]) == ("P1-1", "rigid", 0.9, False)
+
+
+def test_register_dataset_saves_every_stack(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    doubtful = Registration(np.array([[1.0, 0, 7], [0, 1, 0]]), np.ones(2), ok=False, message="not proven")
+    monkeypatch.setattr(registration, "register", lambda *arguments: doubtful)
+    params = SimpleNamespace(
+        name="made", sections={"P1": ["a", "b"], "P2": ["c"]}, registration=SimpleNamespace(um_per_px=1.0)
+    )
+    for name in "abc":
+        slide = paths.slide_file("made", name)
+        slide.parent.mkdir(parents=True, exist_ok=True)
+        write_pyramid(np.zeros((64, 64, 3), np.uint8), slide, (1.0, 1.0))
+    found = registration.register_dataset(params)
+    assert list(found) == ["a", "b", "c"] and found["a"].section == "a"
+    assert [one.matrix[0, 2] for one in load_registration("made").values()] == [7, 0, 0]
+    assert "made, patient P1, section a: section 1 of 2 onto 2: not proven" in capsys.readouterr().out

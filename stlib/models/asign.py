@@ -21,15 +21,16 @@ Differences from the paper
 2. Fusion adds (figure 3); the text concatenates.
 3. Graph attention is residual, with edge weights as edge features; the paper shows neither.
 4. One transformer and one head per level (figure 3). The released code shares them, averages tokens, and its reshape mixes the nodes of a batch.
-5. Propagation starts from the network's own prediction, has no learned factor per node (it could not be applied to new nodes), and uses the graphs within
-   and across sections with their weights; the released code uses binary edges from a batch, with random ones at test.
+5. Propagation starts from the network's own prediction. Its learned factor is one per kind of edge, not per node, which could not be applied to new
+   nodes; the linear layer of figure 3 follows it. The released code uses binary edges from a batch, with random ones at test.
 6. The mixing weight is one logit per gene, as released; the paper has one number.
-7. While training, one measured section of a stack plays the known one, so that training asks what the test asks; the paper hides 80 % of all nodes at
-   random. Known spots are not scored in the loss.
+7. While training, one measured section of a stack plays the known one, so that training asks what the test asks (of a single section: half its spots); the
+   paper hides 80 % of all nodes at random. Known spots are not scored in the loss.
 8. Consistency is between predictions, P(p_s, p_r) (the paper's text); the released code compares with labels. Region and global labels of hidden sections
    are absent, not merely unweighted.
 9. Heads start at the mean training label. Batches are connected pieces of tissue, and prediction uses the whole graph.
-10. `encoder: frozen` takes the cached features of the spot in place of a trained image encoder, for machines without weights or GPU.
+10. Frozen features are standardised within each section, which takes out the stain of a slide. The paper leaves them as they are.
+11. `encoder: frozen` takes the cached features of the spot in place of a trained image encoder, for machines without weights or GPU.
 """
 
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ from torch_geometric.utils import scatter
 
 from stlib.batch import LEVELS, Batch
 from stlib.encoders import backbone, width
-from stlib.layers import Pixels, Standardise, cosine_decay, in_chunks
+from stlib.layers import Pixels, cosine_decay, in_chunks
 from stlib.losses import pearson_loss
 from stlib.models import Config, Method
 
@@ -130,7 +131,7 @@ class ASIGN(Method):
     """Predict the labels of a stack of sections (N, G), one of which may be known."""
 
     UNIT = "stack"
-    NEEDS = frozenset({"patch", "features", "levels", "graph", "cross"})
+    NEEDS = frozenset({"patch", "relative", "levels", "graph", "cross"})
     PROTOCOLS = {"2d": {"cross_edges": False, "cross_layer": False}, "3d": {}}
     VARIANTS = {
         "no_cross_attention": {"cross_attention": False},  # ASIGN Table II
@@ -144,7 +145,6 @@ class ASIGN(Method):
     def __init__(self, config: ASIGNConfig, genes: int, features: int):
         super().__init__(config, genes, features)
         d, heads = config.width, config.heads
-        self.standardise = nn.ModuleDict({level: Standardise(features) for level in ("spot", *LEVELS)})
         if config.encoder == "frozen":
             self.spot = nn.Sequential(nn.Linear(features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d))
         else:
@@ -163,25 +163,25 @@ class ASIGN(Method):
             for level, tokens in sizes.items()
         })
         if config.cross_layer:
+            self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))  # log of alpha in eq. 5, for the two kinds of edges
+            self.refine = nn.Linear(genes, genes)  # figure 3, after the propagation
+            nn.init.eye_(self.refine.weight)
+            nn.init.zeros_(self.refine.bias)
             self.mix = nn.Parameter(torch.zeros(genes))  # a of eq. 6, one logit a gene
 
     @classmethod
     def needs(cls, config: ASIGNConfig) -> frozenset[str]:
-        return cls.NEEDS - {"patch"} if config.encoder == "frozen" else cls.NEEDS
+        return cls.NEEDS - {"patch" if config.encoder == "frozen" else "relative"}
 
     def prepare(self, train: Iterable[Batch]) -> None:
         batches = list(train)
-        self.standardise["spot"].fit(torch.cat([batch.features for batch in batches]))
         self.head["spot"].genes.bias.data = torch.cat([batch.expression for batch in batches]).nanmean(0)
         for level in LEVELS:
-            self.standardise[level].fit(torch.cat([batch[f"{level}_features"] for batch in batches]))
             labels = torch.cat([batch[f"{level}_expression"] for batch in batches])
             self.head[level].genes.bias.data = labels.nanmean(0)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        cell = {
-            level: self.cell[level](self.standardise[level](batch[f"{level}_features"])) for level in LEVELS
-        }
+        cell = {level: self.cell[level](batch[f"{level}_features"]) for level in LEVELS}
         spot = self._encode(batch)  # (N, d)
         x = spot
         if self.config.cross_attention:
@@ -200,7 +200,7 @@ class ASIGN(Method):
 
     def _encode(self, batch: Batch) -> Tensor:
         if self.config.encoder == "frozen":
-            return self.spot(self.standardise["spot"](batch.features))
+            return self.spot(batch.relative)
         return self.spot(batch.patch) if self.training else in_chunks(self.spot, batch.patch)
 
     def _tokens(self, batch: Batch, x: Tensor, cell: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,15 +229,17 @@ class ASIGN(Method):
     def _impute(self, batch: Batch, network: Tensor) -> Tensor:
         """Mix the network's prediction with labels propagated from the known spots (eq. 5 and 6)."""
         index = torch.cat([batch.edge_index, batch.cross_index], 1)
-        weight = torch.cat([batch.edge_weight, batch.cross_weight])[:, None].clamp(min=0)  # a cosine may be negative
+        within, across = self.factor.exp()
+        weight = torch.cat([within * batch.edge_weight, across * batch.cross_weight.clamp(min=0)])[:, None]
         total = scatter(weight, index[1], dim_size=len(network), reduce="sum")
         known, labels = batch.known[:, None], batch.expression
+        labels = labels.nan_to_num()  # a hidden label is never chosen; NaN would spread through gradients
         value = torch.where(known, labels, network)
         for _ in range(self.config.iterations):
-            mean = scatter(weight * value[index[0]], index[1], dim_size=len(network), reduce="sum") / total
+            mean = scatter(weight * value[index[0]], index[1], dim_size=len(network), reduce="sum") / total.clamp(min=1e-9)
             value = torch.where(known, labels, torch.where(total > 0, mean, value))  # eq. 5
         share = self.mix.sigmoid()
-        return share * network + (1 - share) * value  # eq. 6
+        return share * network + (1 - share) * self.refine(value)  # eq. 6
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         c, scored = self.config, ~batch.known
