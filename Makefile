@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.SECONDARY:
+.PRECIOUS: build/%.ipynb runs/%/run.json
 
 DATASET ?= toy#       a file in params/
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
@@ -24,7 +24,7 @@ READY := .venv/.ready
 UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 help:  ## what can be made
-	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-22s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-22s %s\n", $$1, $$2}'
 	@echo "  with DATASET=toy|her2st|her2st_small ...  DATA=folder  SETTING=strict|published  SEED=0  JOBS=2  LAUNCH="
 
 env: $(READY)  ## the environment in .venv, from requirements.lock
@@ -35,6 +35,7 @@ $(READY): requirements.lock pyproject.toml
 	@.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
 	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --editable .
 	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" > /dev/null 2>&1
+	@JUPYTER_CONFIG_DIR=.venv/etc/jupyter .venv/bin/jupytext-config set-default-viewer python  # .py opens as a notebook
 	@touch $@
 
 lock: $(READY)  ## requirements.lock anew from pyproject.toml
@@ -50,15 +51,15 @@ define execute
 	@if $(PY) -m stlib.results $@; then touch $@; else $(call papermill,$(1)); fi
 endef
 define papermill
-	mkdir -p $(@D); echo "running: $(@D)"; \
+	mkdir -p $(@D); rm -f $@; echo "running: $(@D)"; \
 	  if $(LAUNCH) $(PY) -m papermill --log-level ERROR --no-progress-bar --kernel python3 $< $(@D)/notebook.ipynb $(1) \
-	  2> $(@D)/log.txt; then rm -f $(@D)/notebook.failed.ipynb; else \
+	  2> $(@D)/log.txt && [ -f $@ ]; then rm -f $(@D)/notebook.failed.ipynb; else \
 	  mv $(@D)/notebook.ipynb $(@D)/notebook.failed.ipynb; tail -n 12 $(@D)/log.txt; \
 	  echo "failed: see $(@D)/notebook.failed.ipynb"; exit 1; fi
 endef
 
 build/%.ipynb: notebooks/%.py $(READY)
-	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o $@
+	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o $@.partial && mv $@.partial $@
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)
@@ -78,9 +79,9 @@ runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(su
 
 # the stem is <dataset>/<table>/<setting>-s<seed>
 runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*))_$$(firstword $$(subst /, ,$$*)))
-	@$(call papermill,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
+	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
-	@$(call papermill,-r dataset $*)
+	$(call execute,-r dataset $*)
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
@@ -110,7 +111,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: help env lock lab data prepare figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab data prepare figures audit rendered test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

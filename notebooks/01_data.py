@@ -9,7 +9,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stlib import datasets, paths, plots, show
+from stlib import datasets, figures, paths, show
 from stlib.expression import common_genes
 from stlib.results import Run, parameters
 from stlib.sections import load_sections
@@ -32,7 +32,7 @@ display(show.settings(params))
 
 # %%
 folder = datasets.raw_folder(params, p.data)
-datasets.fetch(params, folder, local=bool(p.data))
+datasets.fetch(params, folder)
 
 # %% [markdown]
 # ## Each source ends in the same form
@@ -76,7 +76,7 @@ thumbnails = {}
 for name in params.with_slide[:6]:
     with Slide(paths.slide_file(params.name, name)) as slide:
         thumbnails[name] = slide.thumbnail(um_per_px=max(slide.size_px) * slide.um_per_px.mean() / 300)[0]
-figure = plots.gallery(thumbnails)
+figure = figures.gallery(thumbnails)
 display(figure)
 
 # %% [markdown]

@@ -6,9 +6,9 @@
 # **Time:** about a minute per model on the toy and two cores; on her2st a GPU is wanted.
 
 # %%
-from IPython.display import Markdown, display
+from IPython.display import display
 
-from stlib import metrics, paths, plots, show
+from stlib import figures, metrics, paths, show
 from stlib.results import Run, parameters
 from stlib.splits import folds
 
@@ -51,7 +51,7 @@ for member in run.members:
     predictions[member], history[member] = member.train()
 
 # %%
-display(plots.training(history))
+display(figures.training(history))
 
 # %% [markdown]
 # ## What it is worth
@@ -68,7 +68,7 @@ print(show.scores(scores))
 # %%
 member = run.members[-1]
 for gene in params.showcase:
-    display(plots.section_maps(predictions[member], gene, params, member.model))
+    display(figures.section_maps(predictions[member], gene, params, member.model))
 
 # %% [markdown]
 # ## Summary

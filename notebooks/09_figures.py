@@ -8,7 +8,7 @@
 from IPython.display import display
 
 from stlib import figures, paths, show
-from stlib.registration import load_registration
+from stlib.alignment import load_registration
 from stlib.results import Run, parameters
 from stlib.tables import frame, load_table
 

@@ -1,4 +1,7 @@
-"""What predictors without any image score, from counts alone: the yardstick for the printed numbers."""
+"""What predictors without any image score, from counts alone: the yardstick for the printed numbers.
+
+Scored as the papers score: `pcc_per_spot_zero`, in which a spot whose profile is flat counts as 0.
+"""
 
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from stlib.predictions import Predictions, concatenate
 from stlib.sections import Section
 from stlib.tables import load_table
 
-NAMES = ("mse", "mae", "pcc_per_spot")
+NAMES = ("mse", "mae", "pcc_per_spot_zero")
 
 
 def read_counts(params: Params, folder: Path, missing: str = "refuse") -> dict[str, Section]:
@@ -38,79 +41,80 @@ def read_counts(params: Params, folder: Path, missing: str = "refuse") -> dict[s
     for name in params.patient_of:
         try:
             found[name] = source.read(params, folder, name, slide=False)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if missing == "refuse":
-                raise
+                raise FileNotFoundError(f"{error}. With MISSING=skip the section is left out, and the numbers are others") from error
     return found
 
 
+RULES = {  # rule -> (what is predicted, for which sections)
+    "all": ("mean of the training patients", "all sections of the test patients"),
+    "later": ("mean of the training patients", "all but the known section"),
+    "with": ("mean of training patients and known sections", "all but the known section"),
+    "own": ("mean of the patient's known section", "all but the known section"),
+}
+
+
 def control_table(params: Params, sections: dict[str, Section], panel: list[str]) -> pd.DataFrame:
-    """Score four constants: the profile of the training patients, with and without a section of the test patient, and that section's own.
+    """Score four constants: the training patients' profile, with and without a section of the test patient, and that section's.
 
     Parameters
     ----------
     params
         The dataset; its 3d folds are used, and its known sections.
     sections
-        Every section's counts, by name.
+        Every section's counts, by name. A patient whose known section is absent has no row of its own in the last control.
     panel
         Genes to score.
 
     Returns
     -------
     pandas.DataFrame
-        One row per control: what it is, what it is tested on, `mse`, `mae` and `pcc_per_spot` averaged over folds; for the known section's mean also over
-        patients, with the standard deviation between them.
+        One row per control: what it is, what it is tested on, `mse`, `mae` and `pcc_per_spot_zero` averaged over
+        folds; for the known section's mean also over patients, with the standard deviation between them.
+
+    Raises
+    ------
+    ValueError
+        If no section is left to test.
     """
     labels = {name: log_proportion(panel_counts(section, panel)) for name, section in sections.items()}
-    known = set(params.known.values()) & labels.keys()
+    rows = []
+    for rule, (control, tested_on) in RULES.items():
+        parts = []
+        for fold, tested in params.folds["3d"].items():
+            profiles = _profiles(params, labels, rule, tested)
+            parts += [_predictions(fold, sections[name], profile, labels[name], panel) for name, profile in profiles.items()]
+        if not parts:
+            raise ValueError(f"{params.name}: no section is left to test '{control}' on, found {sorted(sections)}; add the missing files")
+        predictions = concatenate(parts)
+        row = {"control": control, "tested on": tested_on}
+        rows.append(row | {"mean over": "folds"} | {name: metrics.by_fold(predictions, name).mean() for name in NAMES})
+    found = {name: metrics.summary(metrics.score(predictions, name)) for name in NAMES}
+    spread = {f"{name}_sd": summary.sd for name, summary in found.items()}
+    rows.append(row | {"mean over": "patients"} | {name: summary.mean for name, summary in found.items()} | spread)
+    return pd.DataFrame(rows)
+
+
+def _profiles(params: Params, labels: dict[str, np.ndarray], rule: str, tested: list[str]) -> dict[str, np.ndarray]:
+    """Return what a rule predicts in a fold: test section -> profile (G,); nothing where it has nothing to learn from."""
 
     def mean_of(names: list[str]) -> np.ndarray:
         return np.concatenate([labels[name] for name in names]).astype(np.float64).mean(0)
 
-    def constants(rule: str, tested: list[str]) -> list[tuple[str, np.ndarray]]:
-        train = [name for name in labels if params.patient_of[name] not in tested]
-        shown = [name for name in known if params.patient_of[name] in tested]
-        test = [name for name in labels if params.patient_of[name] in tested and (rule == "all" or name not in known)]
-        if rule == "own":
-            return [(name, mean_of([params.known[params.patient_of[name]]])) for name in test]
-        profile = mean_of(train + (shown if rule == "with" else []))
-        return [(name, profile) for name in test]
-
-    rules = {
-        "all": ("mean of the training patients", "all sections of the test patients"),
-        "later": ("mean of the training patients", "all but the known section"),
-        "with": ("mean of training patients and known sections", "all but the known section"),
-        "own": ("mean of the patient's known section", "all but the known section"),
-    }
-    rows = []
-    for rule, (control, tested_on) in rules.items():
-        parts = [
-            _predictions(fold, [(sections[name], labels[name], profile) for name, profile in constants(rule, patients)], panel)
-            for fold, patients in params.folds["3d"].items()
-        ]
-        predictions = concatenate(parts)
-        folds = {name: metrics.by_fold(predictions, name).mean() for name in NAMES}
-        rows.append({"control": control, "tested on": tested_on, "mean over": "folds"} | folds)
-    patients = {name: metrics.summary(metrics.score(predictions, name)) for name in NAMES}
-    rows.append(
-        {"control": control, "tested on": tested_on, "mean over": "patients"}
-        | {name: found.mean for name, found in patients.items()}
-        | {f"{name}_sd": found.sd for name, found in patients.items()}
-    )
-    return pd.DataFrame(rows)
+    known = {patient: params.known[patient] for patient in tested if params.known.get(patient) in labels}
+    test = [name for name in labels if params.patient_of[name] in tested and (rule == "all" or name not in known.values())]
+    if rule == "own":
+        return {name: mean_of([known[params.patient_of[name]]]) for name in test if params.patient_of[name] in known}
+    train = [name for name in labels if params.patient_of[name] not in tested]
+    if not train:
+        return {}
+    return dict.fromkeys(test, mean_of(train + (list(known.values()) if rule == "with" else [])))
 
 
-def _predictions(fold: str, parts: list[tuple[Section, np.ndarray, np.ndarray]], panel: list[str]) -> Predictions:
-    obs = pd.concat(
-        [
-            pd.DataFrame({"barcode": s.barcodes, "section": s.name, "patient": s.patient, "fold": fold, "known": False})
-            for s, _, _ in parts
-        ],
-        ignore_index=True,
-    )
-    prediction = np.concatenate([np.broadcast_to(profile, label.shape) for _, label, profile in parts])
-    return Predictions(prediction.astype(np.float32), np.concatenate([label for _, label, _ in parts]), np.array(panel), obs)
+def _predictions(fold: str, section: Section, profile: np.ndarray, label: np.ndarray, panel: list[str]) -> Predictions:
+    obs = pd.DataFrame({"barcode": section.barcodes, "section": section.name, "patient": section.patient, "fold": fold, "known": False})
+    return Predictions(np.broadcast_to(profile, label.shape).astype(np.float32), label, np.array(panel), obs)
 
 
 def reported(dataset: str) -> pd.DataFrame:
@@ -124,10 +128,15 @@ def reported(dataset: str) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame, printed: pd.DataFrame) -> str:
     """Render the controls, and what is printed, as one markdown table."""
-    lines = ["| | tested on | mean over | MSE | MAE | PCC per spot |", "|---|---|---|---:|---:|---:|"]
+    heads = [metrics.find(name).label for name in NAMES]
+    lines = [f"| | tested on | mean over | {' | '.join(heads)} |", "|---|---|---|---:|---:|---:|"]
     for row in table.to_dict("records"):
-        cells = [f"{row[name]:.4f}" + (f" ± {row[f'{name}_sd']:.3f}" if row.get(f"{name}_sd", np.nan) == row.get(f"{name}_sd") else "") for name in NAMES]
+        cells = [f"{row[name]:.4f}" + _spread(row[f"{name}_sd"]) for name in NAMES]
         lines.append(f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |")
     for row in printed.to_dict("records"):
         lines.append(f"| reported: {row['reported']} | | | " + " | ".join(f"{row[name]:.3f}" for name in NAMES) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _spread(sd: float) -> str:
+    return "" if np.isnan(sd) else f" ± {sd:.3f}"

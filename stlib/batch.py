@@ -12,9 +12,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from stlib import expression, graph
+from stlib.alignment import load_registration
 from stlib.features import features, patches
 from stlib.params import Params
-from stlib.registration import load_registration
 from stlib.sections import Section
 
 LEVELS = ("region", "global")

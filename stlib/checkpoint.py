@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from stlib.paths import replacing
 
 
-def save_checkpoint(path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer | None, about: dict[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer | None, about: dict[str, Any]
+) -> None:
     """Write the state of a model, of its optimiser, and what they are.
 
     Parameters
@@ -49,7 +51,9 @@ def read_about(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["about"])
     except Exception as error:  # the library raises its own, undocumented types
-        raise ValueError(f"{path}: not a readable checkpoint ({error}). Delete it; the training starts anew") from error
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({error}). Delete it; the training starts anew"
+        ) from error
 
 
 def load_checkpoint(
@@ -69,7 +73,10 @@ def load_checkpoint(
     """
     about = read_about(path)
     if about["model"] != name:
-        raise ValueError(f"{path}: a checkpoint of '{name}' is needed, found one of '{about['model']}'. Choose the folder of the right run")
+        raise ValueError(
+            f"{path}: a checkpoint of '{name}' is needed, found one of '{about['model']}'. Choose "
+            "the folder of the right run"
+        )
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         groups = json.loads(file.metadata()["groups"])
@@ -88,7 +95,12 @@ def load_checkpoint(
 
 def _check_shapes(path: Path, saved: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
     for key in sorted(saved.keys() ^ wanted.keys()):
-        raise ValueError(f"{path}: '{key}' is in only one of checkpoint and model; they differ in code or configuration")
+        raise ValueError(
+            f"{path}: '{key}' is in only one of checkpoint and model; they differ in code or configuration"
+        )
     for key, value in saved.items():
         if value.shape != wanted[key].shape:
-            raise ValueError(f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} (another panel or configuration?)")
+            raise ValueError(
+                f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} "
+                "(another panel or configuration?)"
+            )

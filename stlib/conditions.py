@@ -10,7 +10,7 @@ from stlib.results import Run
 
 
 def reductions(runs: list[Run]) -> list[str]:
-    """Say, for a table's caption, every setting that differs from the method's paper, and what encoder the features come from.
+    """Say, for a table's caption, every setting that differs from a method's paper, and where frozen features come from.
 
     Parameters
     ----------
@@ -18,16 +18,21 @@ def reductions(runs: list[Run]) -> list[str]:
         Those of one table; the shared run of the controls stands for its members.
     """
     params = runs[0].params
-    frozen = params.encoder
-    trained = "weight-free" if frozen == "stain" else "untrained" if frozen.endswith("@untrained") else "pretrained"
-    notes = [f"Frozen features: `{frozen}` ({trained})."]
-    for run in (member for run in runs for member in run.members):
-        ours, paper = run.config, method(run.model).Config(**method(run.model).PROTOCOLS[run.step])
-        changed = [field.name for field in fields(ours) if getattr(ours, field.name) != getattr(paper, field.name)]
-        if changed:
-            listed = ", ".join(f"{name} {getattr(ours, name)} ({getattr(paper, name)})" for name in changed)
-            notes.append(f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}.")
-    return notes
+    encoder = params.encoder
+    kind = "weight-free" if encoder == "stain" else "untrained" if encoder.endswith("@untrained") else "pretrained"
+    notes = [f"Frozen features: `{encoder}` ({kind})."]
+    if params.training.patience is not None:
+        notes.append(f"The choice of the epoch ends {params.training.patience} epochs after the lowest validation error.")
+    return notes + [note for run in runs for member in run.members if (note := _changed(member))]
+
+
+def _changed(run: Run) -> str:
+    """Return what differs from the settings of the method's paper, or nothing."""
+    found = method(run.model)
+    paper = found.Config(**found.PROTOCOLS[run.step])
+    pairs = [(field.name, getattr(run.config, field.name), getattr(paper, field.name)) for field in fields(paper)]
+    listed = ", ".join(f"{name} {ours} ({theirs})" for name, ours, theirs in pairs if ours != theirs)
+    return f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}." if listed else ""
 
 
 def report(runs: list[Run]) -> pd.DataFrame:

@@ -1,19 +1,59 @@
-"""Image networks by name, with the origin of their weights in the name: ``<timm model>@<origin>``.
+"""Image networks of timm by name, with the origin of their weights in the name: ``<timm model>@<origin>``.
 
-``@untrained`` is random, ``@hub`` is downloaded by timm, ``@file:<path>`` is a state dict (.safetensors or .pth; a relative path starts at the
-root of the checkout). No network is ever silently untrained.
+``@untrained`` is random, ``@hub`` is downloaded by timm, ``@file:<path>`` is a state dict (.safetensors or
+.pth; a relative path starts at the root of the checkout). No network is ever silently untrained. `backbone`
+is for a model that trains its encoder, `Timm` for frozen features.
+
+torch and timm are imported when a network is first needed: who only reads cached features needs neither.
 """
 
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import timm
-import torch
-from safetensors.torch import load_file
-from torch import nn
+import numpy as np
 
 from stlib import paths
+from stlib.fingerprint import file_hash
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH = 64  # patches that are encoded together
+SEED = 0  # of the random weights of a frozen encoder
+LEAST_PX = 32  # side of a patch: the stride of the usual networks
+
+
+class Encoder(Protocol):
+    """What encodes patches.
+
+    Attributes
+    ----------
+    name
+        The word it was asked for by.
+    version
+        What tells two encoders of one name apart; part of the cache's key.
+    """
+
+    name: str
+    version: str
+
+    @property
+    def dim(self) -> int:
+        """Width D of the features."""
+
+    def encode(self, patches: np.ndarray) -> np.ndarray:
+        """Return the features (N, D) float32 of patches, uint8 (N, H, W, 3)."""
+
+
+def require_patches(patches: np.ndarray) -> None:
+    """Refuse what no encoder can take."""
+    shape = patches.shape
+    if len(shape) != 4 or shape[3] != 3 or patches.dtype != np.uint8 or min(shape[1:3]) < LEAST_PX:
+        raise ValueError(
+            f"patches are uint8 (N, H, W, 3), at least {LEAST_PX} px wide, found {patches.dtype} {shape}"
+        )
 
 
 class Spec(NamedTuple):
@@ -22,10 +62,27 @@ class Spec(NamedTuple):
     model: str
     origin: str
 
+    def __str__(self) -> str:
+        return f"{self.model}@{self.origin}"
+
     @property
     def file(self) -> Path | None:
-        """The file of the weights, if the origin is one."""
-        return paths.ROOT / self.origin.removeprefix("file:") if self.origin.startswith("file:") else None
+        """The file of the weights; None for another origin.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
+        if not self.origin.startswith("file:"):
+            return None
+        path = paths.ROOT / self.origin.removeprefix("file:")  # an absolute path stays what it is
+        if not path.exists():
+            raise FileNotFoundError(
+                f"encoder '{self}': there are no weights at {path}. Put the model's state dict there, as "
+                ".safetensors or .pth"
+            )
+        return path
 
 
 def parse_spec(spec: str) -> Spec:
@@ -35,17 +92,23 @@ def parse_spec(spec: str) -> Spec:
     ------
     ValueError
         If it does not say where the weights come from.
+
+    Examples
+    --------
+    >>> parse_spec("resnet50@hub")
+    Spec(model='resnet50', origin='hub')
     """
     match = re.fullmatch(r"([^@]+)@(untrained|hub|file:.+)", spec)
     if match is None:
         raise ValueError(
-            f"an encoder says where its weights come from, found '{spec}'. Write '{spec}@untrained' (random), '{spec}@hub' (downloaded) "
-            f"or '{spec}@file:<path>' (.safetensors or .pth); or 'stain' for frozen features that need no weights"
+            f"an encoder says where its weights come from, found '{spec}'. Write '{spec}@untrained' "
+            f"(random), '{spec}@hub' (downloaded) or '{spec}@file:<path>' (.safetensors or .pth); or 'stain' "
+            "for frozen features that need no weights"
         )
     return Spec(*match.groups())
 
 
-def backbone(spec: str) -> nn.Module:
+def backbone(spec: str) -> "nn.Module":
     """Build an image network without its classifier: patches (N, 3, P, P) -> features (N, D).
 
     Random weights are drawn from torch's generator, so that a seeded run repeats.
@@ -58,7 +121,7 @@ def backbone(spec: str) -> nn.Module:
     Returns
     -------
     torch.nn.Module
-        With `num_features`, its width D.
+        See `width` for D.
 
     Raises
     ------
@@ -67,30 +130,46 @@ def backbone(spec: str) -> nn.Module:
     FileNotFoundError
         If weights are not to be had; the message says which file to put where.
     """
-    model, origin = parse_spec(spec)
-    if not timm.is_model(model.removeprefix("hf-hub:").split(".")[0]) and not model.startswith("hf-hub:"):
-        raise ValueError(f"encoder '{spec}': timm has no model '{model}'; `timm.list_models()` names them all")
-    if origin == "hub":
-        return _from_hub(model, spec)
+    import timm
+
+    parsed = parse_spec(spec)
+    model, file = parsed.model, parsed.file
+    if not model.startswith("hf-hub:") and not timm.is_model(model.split(".")[0]):
+        raise ValueError(
+            f"encoder '{spec}': timm has no model '{model}'; `timm.list_models()` names them all"
+        )
+    if parsed.origin == "hub":
+        return _from_hub(parsed)
     network = timm.create_model(model, num_classes=0)
-    return network if origin == "untrained" else _with_weights(network, parse_spec(spec).file, spec)
+    return network if file is None else _with_weights(network, file, parsed)
 
 
-def _from_hub(model: str, spec: str) -> nn.Module:
+def width(network: "nn.Module") -> int:
+    """Return the width D of what a network without classifier puts out."""
+    return int(getattr(network, "head_hidden_size", None) or network.num_features)
+
+
+def _from_hub(spec: Spec) -> "nn.Module":
+    """Build a network with the weights that timm downloads."""
+    import timm
+
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0)
+        return timm.create_model(spec.model, pretrained=True, num_classes=0)
     except Exception as error:  # each hub fails in its own way
-        config = timm.get_pretrained_cfg(model)
-        where = (config and (config.hf_hub_id or config.url)) or model
+        config = timm.get_pretrained_cfg(spec.model)
+        where = (config and (config.hf_hub_id or config.url)) or spec.model
         raise FileNotFoundError(
-            f"encoder '{spec}': the weights could not be fetched ({type(error).__name__}). Where there is a network, download "
-            f"model.safetensors of {where}, put it into data/weights/, and write '{model}@file:data/weights/model.safetensors'"
+            f"encoder '{spec}': the weights could not be fetched ({error}). Where there is a network, "
+            f"download model.safetensors of {where}, put it into data/weights/ and write "
+            f"'{spec.model}@file:data/weights/model.safetensors'"
         ) from error
 
 
-def _with_weights(network: nn.Module, file: Path, spec: str) -> nn.Module:
-    if not file.exists():
-        raise FileNotFoundError(f"encoder '{spec}': there are no weights at {file}. Put the model's state dict there, as .safetensors or .pth")
+def _with_weights(network: "nn.Module", file: Path, spec: Spec) -> "nn.Module":
+    """Put the state dict of a file into a network; its classifier, if the file has one, is left out."""
+    import torch
+    from safetensors.torch import load_file
+
     state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
@@ -98,12 +177,69 @@ def _with_weights(network: nn.Module, file: Path, spec: str) -> nn.Module:
     missing, unexpected = network.load_state_dict(state, strict=False)
     if missing or unexpected:
         raise ValueError(
-            f"encoder '{spec}': {file.name} is no state dict of this model: {len(missing)} entries are missing, e.g. {missing[:2]}, "
-            f"{len(unexpected)} unknown, e.g. {unexpected[:2]}"
+            f"encoder '{spec}': {file.name} is no state dict of {spec.model}: {len(missing)} entries are "
+            f"missing, e.g. {missing[:2]}, {len(unexpected)} unknown, e.g. {unexpected[:2]}"
         )
     return network
 
 
-def width(network: nn.Module) -> int:
-    """Return the width D of what a network without classifier puts out."""
-    return int(getattr(network, "head_hidden_size", None) or network.num_features)
+class Timm:
+    """A network as a frozen encoder, normalised as timm's data config says; built when it first encodes.
+
+    Parameters
+    ----------
+    spec
+        See the module; untrained weights come from a fixed seed.
+    device
+        Default: the GPU if there is one.
+    bf16
+        Whether to compute in bfloat16.
+    """
+
+    def __init__(self, spec: str, device: str | None = None, bf16: bool = False) -> None:
+        self.name, self.device, self.bf16 = spec, device, bf16
+        self._spec = parse_spec(spec)
+
+    @cached_property
+    def version(self) -> str:
+        """What the features depend on beside the spec: the content of a weights file, the precision."""
+        file = self._spec.file
+        return (f"seed {SEED}" if file is None else file_hash(file)) + " bf16" * self.bf16
+
+    @property
+    def dim(self) -> int:
+        """Width D of the features."""
+        return width(self._network)
+
+    def encode(self, patches: np.ndarray) -> np.ndarray:
+        """Return the features (N, D) float32 of patches, uint8 (N, H, W, 3)."""
+        import torch
+        from timm.data import resolve_model_data_config
+
+        require_patches(patches)
+        config = resolve_model_data_config(self._network)
+        seen, fixed = config["input_size"][1], self._network.pretrained_cfg.get("fixed_input_size", False)
+        if fixed and patches.shape[1:3] != (seen, seen):
+            raise ValueError(
+                f"encoder '{self.name}' sees patches of {seen} x {seen} px only, found {patches.shape[1:3]}. "
+                f"Set out_px of each level to {seen} in the params file, or choose another encoder"
+            )
+        device = next(self._network.parameters()).device
+        mean, std = (255 * torch.tensor(config[key], device=device).view(3, 1, 1) for key in ("mean", "std"))
+        out = [np.zeros((0, self.dim), np.float32)]
+        for i in range(0, len(patches), BATCH):
+            block = torch.from_numpy(np.ascontiguousarray(patches[i : i + BATCH])).to(device)
+            block = block.permute(0, 3, 1, 2)  # (B, 3, H, W), channels last in memory
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                out.append(self._network((block - mean) / std).float().cpu().numpy())
+        return np.concatenate(out)
+
+    @cached_property
+    def _network(self) -> "nn.Module":
+        import torch
+
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with torch.random.fork_rng():  # the caller's random numbers stay what they are
+            torch.manual_seed(SEED)
+            network = backbone(self.name)
+        return network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

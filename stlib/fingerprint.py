@@ -1,6 +1,7 @@
 """What a run was made of: code, parameters, data and lock, as one hash.
 
-Make compares times, which a fresh clone makes meaningless. Equal fingerprints mean that a new run would be the same run.
+Make compares times, which a fresh clone makes meaningless. Equal fingerprints mean that a new run would be
+the same run.
 """
 
 import ast
@@ -63,7 +64,7 @@ def _file(module: str) -> Path | None:
 
 
 def resolved(params: Params, models: list[str]) -> dict[str, Any]:
-    """Return the parameters a run computes with: no prose, and no overrides of models that it does not build."""
+    """Return the parameters a run computes with: no prose, no overrides of models that it does not build."""
     content = params.model_dump(mode="json", by_alias=True, exclude=DESCRIPTIVE)
     names = {model.split("@")[0] for model in models}
     content["overrides"] = {key: value for key, value in content["overrides"].items() if key in names}

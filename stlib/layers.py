@@ -25,6 +25,7 @@ class Standardise(nn.Module):
         self.std.copy_(torch.where(std > 1e-8, std, 1.0))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the features (N, D) in units of the deviation."""
         return (features - self.mean) / self.std
 
 
@@ -37,6 +38,7 @@ class Pixels(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, patch: Tensor) -> Tensor:
+        """Return floats (N, 3, P, P)."""
         return (patch - self.mean) / self.std
 
 

@@ -17,8 +17,8 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> t
     labels
         (N, G).
     groups
-        Patient (or section) of each row (N,). The penalty is the one with the lowest squared error on left-out groups; with a single group,
-        on left-out rows.
+        Patient (or section) of each row (N,). The penalty is the one with the lowest squared error on
+        left-out groups; with a single group, on left-out rows.
 
     Returns
     -------

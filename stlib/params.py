@@ -8,7 +8,8 @@ import difflib
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -161,17 +162,17 @@ class Params(Record):
                         if patient in self.patient_of
                         else f"nearest: {nearest(patient, self.sections)}"
                     )
-                    raise ValueError(
-                        f"{where} names '{patient}', which `sections` does not contain; {hint}"
-                    )
+                    raise ValueError(f"{where} names '{patient}', which `sections` does not contain; {hint}")
                 if patient in tested:
                     raise ValueError(
-                        f"{where}: patient '{patient}' is already tested in fold '{tested[patient]}'; a patient "
-                        "is tested once"
+                        f"{where}: patient '{patient}' is already tested in fold '{tested[patient]}'; a "
+                        "patient is tested once"
                     )
                 tested[patient] = name
                 if protocol == "3d" and patient not in self.known:
-                    raise ValueError(f"{where}: patient '{patient}' needs a known section; add known.{patient}")
+                    raise ValueError(
+                        f"{where}: patient '{patient}' needs a known section; add known.{patient}"
+                    )
             if protocol == "2d" and set(patients) >= set(self.sections):
                 raise ValueError(f"folds.{protocol}.{name} tests every patient; none is left to train on")
 
@@ -196,7 +197,8 @@ def load_params(dataset: str) -> Params:
     if not path.exists():
         known = [p.stem for p in paths.PARAMS.glob("*.yaml")]
         raise FileNotFoundError(
-            f"params/{dataset}.yaml does not exist; a dataset is a file in params/ (nearest: {nearest(dataset, known)})"
+            f"params/{dataset}.yaml does not exist; a dataset is a file in params/ "
+            f"(nearest: {nearest(dataset, known)})"
         )
     params = read_params(path)
     if params.name != dataset:
@@ -247,12 +249,14 @@ def _explain(record: type[Record], problem: dict[str, Any]) -> str:
     return f"{location}: {message}{found}" if location else message
 
 
-def _fields(record: Any, location: tuple[Any, ...]) -> list[str]:
-    """Return the keys that are allowed at a place of the record."""
-    for part in location:
-        fields = getattr(record, "model_fields", {})
-        by_key = {field.alias or name: field for name, field in fields.items()}
-        if part not in by_key:
-            return []
-        record = by_key[part].annotation
-    return [field.alias or name for name, field in getattr(record, "model_fields", {}).items()]
+def _fields(kind: Any, location: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are allowed at a place of a record, entries of lists and dictionaries included."""
+    if get_origin(kind) in (Union, UnionType):  # Record | None
+        return _fields(get_args(kind)[0], location)
+    fields = {field.alias or name: field for name, field in getattr(kind, "model_fields", {}).items()}
+    if not location:
+        return list(fields)
+    if location[0] in fields:
+        return _fields(fields[location[0]].annotation, location[1:])
+    entry = get_args(kind)[-1:]  # of list[Record] or dict[str, Record]
+    return _fields(entry[0], location[1:]) if entry else []

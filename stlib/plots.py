@@ -6,21 +6,16 @@ inside a vector file. All panels of one gene share one colour scale (`shared_lim
 hollow.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stlib import metrics
-from stlib.params import Params
-from stlib.predictions import Predictions
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 plt.style.use(STYLE)
@@ -123,7 +118,8 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
     ax.set_ylim(y - 0.5, -0.7)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
-    ax.set_xlabel(f"{metric.label} ({'higher' if metric.higher_is_better else 'lower'} is better)")
+    name = metric.label.replace(", ", ",\n")  # two lines: five panels stand side by side
+    ax.set_xlabel(f"{name}\n({'higher' if metric.higher_is_better else 'lower'} is better)")
     return ax
 
 
@@ -250,121 +246,27 @@ def _bar_um(width_um: float) -> float:
     return float(max(step * exponent for step in (1, 2, 5) if step * exponent <= width_um / 3))
 
 
-def gene_maps(
-    truth: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    positions_um: np.ndarray,
-    spot_size_um: float,
-    label: str,
-    columns: int = 5,
-) -> Figure:
-    """Draw one gene in one section: measured, and each method beside it with its squared error.
-
-    Parameters
-    ----------
-    truth
-        Measured expression of the gene (N,).
-    predictions
-        Name to print above -> predicted expression (N,).
-    positions_um
-        Centres (N, 2).
-    spot_size_um
-        Diameter of the drawn spots.
-    label
-        Of the colour bar, e.g. the gene and its scale.
-    columns
-        Panels side by side.
-    """
-    panels = {"measured": truth, **predictions}
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, axes = _panels(rows, columns, positions_um)
-    limits = shared_limits(*panels.values())
-    for place, (ax, (name, values)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
-        gene_map(
-            values,
-            positions_um,
-            ax,
-            *limits,
-            spot_size_um,
-            f"MSE {metrics.mse(values, truth):.3f}" if place else None,
-        )
-        ax.set_title(name)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    _colour_bar(figure, axes, label)
-    return figure
-
-
-def _panels(rows: int, columns: int, positions_um: np.ndarray) -> tuple[Figure, np.ndarray]:
-    """Return a figure with room for maps of these spots and one colour bar."""
-    extent = np.ptp(positions_um, axis=0)
-    width = min((DOUBLE_MM - 22) / columns, 36)
-    height = width * (extent[1] / extent[0] + 0.25) + 5
-    return plt.subplots(rows, columns, figsize=inches(width * columns + 22, rows * height), squeeze=False)
-
-
-def _colour_bar(figure: Figure, axes: np.ndarray, label: str) -> None:
-    """Draw one bar for all maps of a figure."""
-    spots = axes.flat[0].collections[0]
-    bar = figure.colorbar(spots, ax=axes, label=label, extend="both", shrink=0.7, aspect=18, pad=0.01)
-    bar.outline.set_visible(False)
-
-
-def section_maps(predictions: Predictions, gene: str, params: Params, model: str, most: int = 5) -> Figure:
-    """Draw a gene in the scored sections of one patient: measured above, predicted below.
-
-    The patient is the first whose fold has the gene in its panel; where none has, the figure says so.
-
-    Parameters
-    ----------
-    predictions
-        Of one run.
-    gene
-        Its name.
-    params
-        The dataset; spots are drawn as wide as 0.9 of their pitch.
-    model
-        To print beside the lower row.
-    most
-        Number of sections shown.
-    """
-    obs = predictions.obs.reset_index(drop=True)
-    at = np.flatnonzero(predictions.genes == gene)
-    truth = predictions.truth[:, at[0]] if len(at) else np.full(len(obs), np.nan)
-    scored = obs[np.isfinite(truth) & ~obs["known"].to_numpy(bool)]
-    if scored.empty:
-        return _sentence(f"{gene} is in no fold's panel")
-    patient = scored["patient"].iloc[0]
-    sections = list(scored[scored["patient"] == patient].groupby("section", sort=False).groups.items())[:most]
-    prediction = predictions.prediction[:, at[0]]
-    shown = np.concatenate([rows for _, rows in sections])
-    limits = shared_limits(truth[shown], prediction[shown])
-    places = obs[["x_um", "y_um"]].to_numpy()
-    figure, axes = _panels(2, len(sections), places[sections[0][1]])
-    for (section, rows), (above, under) in zip(sections, axes.T, strict=True):
-        error = f"MSE {metrics.mse(prediction[rows], truth[rows]):.3f}"
-        for ax, values, below in (
-            (above, truth, None if above is axes[0, 0] else ""),
-            (under, prediction, error),
-        ):
-            gene_map(values[rows], places[rows], ax, *limits, 0.9 * params.spot.pitch_um, below)
-        above.set_title(section)
-    axes[0, 0].set_ylabel("measured")
-    axes[1, 0].set_ylabel(model)
-    _colour_bar(figure, axes, f"{gene}, log proportion")
-    return figure
-
-
-def _sentence(text: str) -> Figure:
-    """Return a figure that says why there is nothing to draw."""
-    figure, ax = plt.subplots(figsize=inches(SINGLE_MM, 8))
-    ax.set_axis_off()
-    ax.text(0, 0.5, text, va="center")
-    return figure
+def outlines(positions_um: np.ndarray, size_um: float, ax: Axes, hue: str, label: str = "") -> Axes:
+    """Draw the outline of each round spot (N, 2), um, over what is there; the limits stay."""
+    size = np.full(len(positions_um), size_um)
+    rings = EllipseCollection(
+        size, size, np.zeros(len(size)), units="xy", offsets=positions_um, offset_transform=ax.transData,
+        facecolors="none", edgecolors=hue, linewidths=0.6, label=label, rasterized=True,
+    )  # fmt: skip
+    ax.add_collection(rings, autolim=False)
+    ax.set(aspect="equal")
+    return ax
 
 
 # ---- images and training ----------------------------------------
+
+
+def picture(image: np.ndarray, um_per_px: np.ndarray, ax: Axes) -> Axes:
+    """Draw an image (h, w, 3) in um, x right and y down, so that spots may be drawn over it."""
+    width, height = image.shape[1] * um_per_px[0], image.shape[0] * um_per_px[1]
+    ax.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
+    ax.set_axis_off()
+    return ax
 
 
 def overlay(fixed: np.ndarray, moving: np.ndarray, ax: Axes) -> Axes:
@@ -395,27 +297,11 @@ def overlay(fixed: np.ndarray, moving: np.ndarray, ax: Axes) -> Axes:
 
 
 def _ink(image: np.ndarray) -> np.ndarray:
-    """Return how dark each pixel is, 0 to 1, with the 99 % quantile of the tissue at 1: (h, w)."""
+    """Return how dark each pixel is above the glass, 0 to 1, with the 99 % quantile of the tissue at 1: (h, w)."""
     dark = 1 - image.astype(np.float64).mean(2) / 255
+    dark = np.maximum(dark - np.quantile(dark, 0.05), 0)
     tissue = dark[dark > 0.05]
     return np.clip(dark / np.quantile(tissue, 0.99), 0, 1) if tissue.size else dark
-
-
-def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
-    """Draw images (h, w, 3) side by side, each under its name."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    width = min(DOUBLE_MM / columns, 34)
-    tallest = max(image.shape[0] / image.shape[1] for image in images.values())
-    figure, axes = plt.subplots(
-        rows, columns, figsize=inches(width * columns, rows * (width * tallest + 5)), squeeze=False
-    )
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
-        ax.imshow(image, interpolation="antialiased")
-        ax.set_title(name)
-    return figure
 
 
 def curves(history: pd.DataFrame, ax: Axes, column: str = "loss") -> Axes:
@@ -445,30 +331,3 @@ def curves(history: pd.DataFrame, ax: Axes, column: str = "loss") -> Axes:
             ax.plot(best["epoch"] + 1, best[column], "o", color=hue, ms=4)
     ax.set(xlabel="epoch", ylabel="training loss" if column == "loss" else "validation MSE")
     return ax
-
-
-def training(histories: Mapping[Any, pd.DataFrame]) -> Figure:
-    """Draw loss and validation error of every run that trained something; say so if none did.
-
-    Parameters
-    ----------
-    histories
-        Run (whatever has a `model`) -> its history, empty for a model without training.
-    """
-    trained = {run.model: history for run, history in histories.items() if len(history)}
-    if not trained:
-        return _sentence("nothing here is trained by gradient descent")
-    figure, axes = plt.subplots(
-        len(trained), 2, figsize=inches(DOUBLE_MM * 0.8, 45 * len(trained)), squeeze=False
-    )
-    for (model, history), (left, right) in zip(trained.items(), axes, strict=True):
-        curves(history, left, "loss").set_title(model)
-        curves(history, right, "validation")
-        if history["validation"].notna().any():
-            dashed, solid = (Line2D([], [], color="black", ls=style) for style in ((0, (3, 1.5)), "-"))
-            left.legend([dashed, solid], ["choosing the epoch", "final fit"])
-            right.legend()
-        else:
-            left.legend()
-            right.set_axis_off()
-    return figure

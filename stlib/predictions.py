@@ -21,8 +21,8 @@ class Predictions:
     genes
         Names (G,).
     obs
-        One row each: barcode, section, patient, fold, known (measured and shown to the model; never scored), x_px, y_px, x_um,
-        y_um.
+        One row each: barcode, section, patient, fold, known (measured and shown to the model; never scored),
+        x_px, y_px, x_um, y_um.
     """
 
     prediction: np.ndarray
@@ -35,7 +35,10 @@ class Predictions:
         rows = (self.obs["fold"] == name).to_numpy()
         panel = ~np.isnan(self.truth[rows]).all(0)
         return Predictions(
-            self.prediction[np.ix_(rows, panel)], self.truth[np.ix_(rows, panel)], self.genes[panel], self.obs[rows]
+            self.prediction[np.ix_(rows, panel)],
+            self.truth[np.ix_(rows, panel)],
+            self.genes[panel],
+            self.obs[rows],
         )
 
 

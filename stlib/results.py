@@ -3,7 +3,8 @@
     runs/<protocol>/<dataset>/<model>/<setting>-s<seed>/     one model, one protocol
     runs/<step>/<dataset>/                                   a step that prepares data, or draws results
 
-`run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which files the run was made of.
+`run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which
+files the run was made of.
 """
 
 import json
@@ -24,9 +25,11 @@ from stlib import fingerprint, paths
 from stlib.params import Params, Record, load_params, nearest, parse
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
+from stlib.tables import load_table, runs_needed
 
 NOTEBOOK = {
-    "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing", "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
+    "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
+    "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
     "tables": "08_tables", "figures": "09_figures", "audit": "10_audit",
 }  # fmt: skip
 SHARED = "controls"  # the one run that all models without training share
@@ -71,7 +74,9 @@ def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
              and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
     declared = _declared(notebook)
     for key in plain.keys() - declared:
-        raise ValueError(f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})")
+        raise ValueError(
+            f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
+        )
     return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
 
 
@@ -146,7 +151,9 @@ class Run:
         """The run itself, or one run for each control that fits the protocol and the data."""
         if not self.shared:
             return [self]
-        names = [name for name in CONTROLS[self.step] if name != "oracle" or self.params.source.reader == "toy"]
+        names = [
+            name for name in CONTROLS[self.step] if name != "oracle" or self.params.source.reader == "toy"
+        ]
         return [replace(self, model=name) for name in names]
 
     @property
@@ -156,21 +163,30 @@ class Run:
         if self.step in ("2d", "3d"):
             return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
         return {
-            "tour": ["stlib.train"],
+            "tour": ["stlib.train", "stlib.metrics", *(f"stlib.models.{name}" for name in CONTROLS["3d"])],
             "data": ["stlib.datasets", source],
             "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
             "registration": ["stlib.registration", "stlib.graph"],
-            "tables": ["stlib.tables", "stlib.metrics"],
-            "figures": ["stlib.plots", "stlib.tables", "stlib.metrics"],
-            "audit": ["stlib.metrics", "stlib.expression", source],
+            "tables": ["stlib.tables", "stlib.render", "stlib.conditions"],
+            "figures": ["stlib.figures", "stlib.tables", "stlib.metrics"],
+            "audit": ["stlib.audit", source],
         }[self.step]
 
     @property
     def inputs(self) -> str:
-        """Hash of the prepared data that the run reads; Make alone follows what tables and figures are made of."""
-        if self.step in ("data", "audit", "tables", "figures"):
+        """Hash of what the run reads: prepared data, or the runs behind a table."""
+        if self.step in ("data", "audit"):
             return ""
+        if self.step in ("tables", "figures"):
+            return self._behind_the_table()
         return fingerprint.data_hash(self.dataset, registered=self.step in ("3d", "tour"))
+
+    def _behind_the_table(self) -> str:
+        name = self.model or "table1"
+        stamps = [Run(*key).stamp for key in runs_needed(load_table(name), self.dataset)]
+        files = [paths.TABLES / f"{name}.yaml", paths.TABLES / "reported.csv"]
+        shown = self.params.notes, self.params.showcase
+        return fingerprint.text_hash(stamps, [fingerprint.file_hash(path) for path in files], shown)
 
     @property
     def stamp(self) -> str:
@@ -217,14 +233,16 @@ class Run:
             return load_predictions(self.predictions), pd.read_csv(self.history)
         parts, histories = [], []
         for fold in folds(self.params, self.step, self.setting):
-            task = Task(self.params, fold, self.model, self.step, self.seed, self.folder / "checkpoints", self.recipe)
+            task = Task(
+                self.params, fold, self.model, self.step, self.seed, self.folder / "checkpoints", self.recipe
+            )
             part, history, _ = train_fold(task)
             parts.append(part)
             histories.append(history.assign(fold=fold.name))
         return concatenate(parts), pd.concat(histories, ignore_index=True)
 
     def save(self, predictions: Predictions, history: pd.DataFrame) -> Path:
-        """Write predictions, history and the record of a model's run, in this order; a run that stands is kept."""
+        """Write predictions, history and record of a model's run, in this order; one that stands is kept."""
         if self.complete():
             return self.record
         about = {"protocol": self.step, "dataset": self.dataset, "model": self.model, "setting": self.setting}
@@ -234,7 +252,7 @@ class Run:
         return self.finish(train_seconds=float(history["seconds"].sum()) if len(history) else 0.0)
 
     def finish(self, **content: Any) -> Path:
-        """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, seconds, peak memory.
+        """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
         Parameters
         ----------
@@ -244,7 +262,7 @@ class Run:
         files = [*fingerprint.modules(self.roots), paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
         names = [str(path.relative_to(paths.ROOT)) for path in files]
         target = self.record.relative_to(paths.OUT)
-        with paths.replacing(self.folder / "run.d") as temporary:  # as compilers do; an empty rule for what may vanish
+        with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
             temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))
         about = {
             "step": self.step,
@@ -255,7 +273,8 @@ class Run:
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "parameters": fingerprint.resolved(self.params, [run.model for run in self.members]),
-            "versions": {name: metadata.version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "versions": {name: metadata.version(name) for name in VERSIONS}
+            | {"python": platform.python_version()},
             "device": device(),
             "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
@@ -279,7 +298,10 @@ def device() -> str:
 
 
 def main() -> int:
-    """End with 0 if the run whose record is named is complete: ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``."""
+    """End with 0 if the run whose record is named is complete.
+
+    ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``
+    """
     return int(not Run.at(Path(sys.argv[1]).resolve().parent).complete())
 
 

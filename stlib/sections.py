@@ -74,8 +74,9 @@ class Section:
         absent = [gene for gene in genes if gene not in place]
         if absent:
             raise ValueError(
-                f"section '{self.name}': the panel needs gene(s) {absent[:5]}, which its counts do not contain "
-                f"({len(absent)} of {len(genes)} absent). Choose the panel among the genes common to all sections"
+                f"section '{self.name}': the panel needs gene(s) {absent[:5]}, which its counts do not "
+                f"contain ({len(absent)} of {len(genes)} absent). Choose the panel among the genes common to "
+                "all sections"
             )
         return np.array([place[gene] for gene in genes])
 

@@ -1,11 +1,13 @@
 """What the notebooks put on the page beside their figures: settings, a model's idea, plain tables."""
 
 import inspect
+from collections.abc import Mapping
 
 import pandas as pd
 import yaml
 from IPython.display import Markdown
 
+from stlib import metrics
 from stlib.models import Config, method
 from stlib.params import Params
 from stlib.splits import Fold
@@ -29,3 +31,28 @@ def folds(folds: list[Fold]) -> pd.DataFrame:
     columns = ("train", "validation", "known", "test")
     return pd.DataFrame({name: [" ".join(getattr(fold, name)) or "-" for fold in folds] for name in columns},
                         index=pd.Index([fold.name for fold in folds], name="fold"))  # fmt: skip
+
+
+def scores(scores: Mapping[str, pd.DataFrame]) -> str:
+    """Return the scores of several models as text: mean and spread over patients, then the headline patient by patient.
+
+    Parameters
+    ----------
+    scores
+        Model -> one row a patient, one column a metric (`stlib.metrics.overview`); the first column is the headline.
+    """
+    patients = next(iter(scores.values())).index
+    headline = next(iter(scores.values())).columns[0]
+    means = pd.DataFrame({model: table.apply(_mean_and_sd) for model, table in scores.items()}).T
+    each = pd.DataFrame({model: table[headline].map(_number) for model, table in scores.items()}).T
+    over = f"mean ± standard deviation over {len(patients)} patients" if len(patients) > 1 else f"patient {patients[0]}"
+    return f"{over}\n{means.to_string()}\n\n{headline} of each patient\n{each.rename_axis(columns=None).to_string()}"
+
+
+def _mean_and_sd(values: pd.Series) -> str:
+    found = metrics.summary(values)
+    return _number(found.mean) + (f" ± {found.sd:.2f}" if found.n > 1 else "")
+
+
+def _number(value: float) -> str:
+    return "undefined" if pd.isna(value) else f"{value:.2f}"

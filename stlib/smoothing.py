@@ -1,4 +1,4 @@
-"""Carry the labels of a known section over to its neighbours: denoised, and averaged through the registration."""
+"""Carry the labels of a known section over to its neighbours: denoised, and averaged around each place."""
 
 from dataclasses import dataclass
 

@@ -7,9 +7,9 @@ protocol  question                           known when a test section is predic
 3d        one section measured, the others   the expression of the known section of the same patient
 ========  =================================  ==========================================================
 
-`strict` chooses panel, scale and epoch without the test patients (in 3d their known section is measured, so it may be
-used). `published` follows the papers: the panel looks at all sections, and in 2d the known section of each test patient
-joins the training sections.
+`strict` chooses panel, scale and epoch without the test patients (in 3d their known section is measured, so
+it may be used). `published` follows the papers: the panel looks at all sections, and in 2d the known section
+of each test patient joins the training sections.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ class Fold:
     train
         Sections whose slides and counts the model learns from.
     validation
-        Sections of one training patient that are held back to choose the epoch; empty: the number of epochs is fixed.
+        Sections of one training patient that are held back to choose the epoch; empty: the number of epochs
+        is fixed.
     test
         Sections that are predicted and scored.
     known
@@ -54,7 +55,10 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
         If the dataset declares no folds for the protocol.
     """
     if protocol not in params.folds:
-        raise ValueError(f"params/{params.name}.yaml declares no folds for protocol '{protocol}' (found {list(params.folds)})")
+        raise ValueError(
+            f"params/{params.name}.yaml declares no folds for protocol '{protocol}' "
+            f"(found {list(params.folds)})"
+        )
     return [_fold(params, protocol, setting, name, tested) for name, tested in params.folds[protocol].items()]
 
 
@@ -67,7 +71,9 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
     held_back = params.sections[validation] if validation else []
     train = [s for patient in trained if patient != validation for s in params.sections[patient]] + seen
     test = [s for patient in tested for s in params.sections[patient] if s not in seen]
-    counted = [s for patient, sections in params.counts_only.items() if patient not in tested for s in sections]
+    counted = [
+        s for patient, sections in params.counts_only.items() if patient not in tested for s in sections
+    ]
     panel = [s for patient in trained for s in params.sections[patient]] + counted + seen
     return Fold(
         name=name,
@@ -80,7 +86,7 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
 
 
 def _validation_patient(trained: list[str], params: Params) -> str | None:
-    """Return the training patient with the fewest sections (the last of them), or None when fewer than three train."""
+    """Return the training patient with the fewest sections (the last such); None if under three train."""
     if len(trained) < 3:
         return None
     fewest = min(len(params.sections[patient]) for patient in trained)

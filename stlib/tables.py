@@ -1,5 +1,4 @@
-"""A table is declared once, in `tables/<name>.yaml`; the runs it needs, its Make targets and its numbers
-follow.
+"""A table is declared once, in `tables/<name>.yaml`; runs, Make targets and numbers follow.
 
 ``python -m stlib.tables`` prints the targets for the Makefile. It is called before anything is made, so
 this module imports the heavy libraries only where numbers are computed. How a table looks is

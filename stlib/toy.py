@@ -76,6 +76,7 @@ class Waves:
         self.phases = rng.uniform(0, 2 * np.pi, 24)
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Return the values (...) at places (..., axes)."""
         return np.cos(points @ self.vectors.T + self.phases).sum(-1) * np.sqrt(2 / 24)
 
 

@@ -119,7 +119,7 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train a model on the named sections, from its last checkpoint if there is one.
 
-    The learning rate follows the model's own schedule over `config.epochs`, also when fewer are run. Each epoch draws from its own seed, so
+    The learning rate follows the model's own schedule over `epochs`. Each epoch draws from its own seed, so
     an interrupted training goes on exactly as if nothing had happened.
 
     Returns
@@ -149,7 +149,7 @@ def fit(
         generator = torch.Generator().manual_seed(_seed(task, stage, epoch))
         torch.manual_seed(_seed(task, stage, epoch))
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * model.rate(epoch / model.config.epochs)
+            group["lr"] = rate * model.rate(epoch / epochs)
         loss = _epoch(module, model, feed.training(names, generator), optimiser, fabric)
         error = validate(model) if validate else float("nan")
         history.append({"stage": stage, "epoch": epoch, "loss": loss, "validation": error,

@@ -10,7 +10,10 @@ from packaging.requirements import Requirement
 
 from stlib.paths import LOCK, ROOT
 
-DECLARED = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
+DECLARED = [
+    Requirement(line)
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+]
 
 
 def pins() -> dict[str, str]:
@@ -52,5 +55,8 @@ def test_this_environment_is_the_locked_one():
 
 
 def test_the_users_packages_are_there():
-    wanted = "jupyterlab papermill jupytext torch torch-geometric numpy pandas anndata scanpy openslide-python seaborn nbval pytest"
+    wanted = (
+        "jupyterlab papermill jupytext torch torch-geometric numpy pandas anndata scanpy openslide-python "
+        "seaborn nbval pytest"
+    )
     assert set(wanted.split()) <= {requirement.name for requirement in DECLARED}

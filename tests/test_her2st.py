@@ -78,13 +78,6 @@ def test_without_slide_the_spots_tell_the_scale(tmp_path):
         assert section.um_per_px == pytest.approx([20, 20])
 
 
-def test_the_last_line_may_end_without_newline(tmp_path):
-    write(tmp_path)
-    path = tmp_path / "ST-cnts/A2.tsv.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).rstrip()))
-    assert her2st.read(tiny(), tmp_path, "A2").counts.sum() == 12 + 3 + 7 + 1234567
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -98,23 +91,7 @@ def test_the_last_line_may_end_without_newline(tmp_path):
             {"spots": [*SPOTS.values(), SPOTS["2x2"]]},
             r"A2_selection.tsv: a spot has one row; found \['2x2'\] repeated",
         ),
-        (
-            {"genes": ["ERBB2", "GAPDH", "ERBB2"]},
-            r"A2.tsv.gz: a gene has one column, found \['ERBB2'\] repeated",
-        ),
-        (
-            {"counts": COUNTS | {"2x2": "7\t-1\t0"}},
-            "A2.tsv.gz: counts are whole.*spot '2x2', gene 'AC087350.1' has '-1'",
-        ),
-        ({"counts": COUNTS | {"3x2": "0.5\t0\t1"}}, "spot '3x2', gene 'ERBB2' has '0.5'"),
-        ({"counts": COUNTS | {"3x2": "0\t0\t12a"}}, "spot '3x2', gene 'GAPDH' has '12a'"),
-        ({"counts": COUNTS | {"3x2": "0\t0\t1e3"}}, "spot '3x2', gene 'GAPDH' has '1e3'"),
-        ({"counts": COUNTS | {"3x2": "0\t0\t"}}, "spot '3x2', gene 'GAPDH' has ''"),
-        ({"counts": COUNTS | {"3x2": "0\tNA\t1"}}, r"gene 'AC087350.1' has 'NA' \(1 such in all\)"),
-        ({"counts": COUNTS | {"3x2": "0\t0\t1234567890"}}, "gene 'GAPDH' has '1234567890'"),
-        ({"counts": COUNTS | {"3x2": "0\t1"}}, "the 3 genes of the header; row 3 has 2"),
-        ({"counts": COUNTS | {"10x13": "0\t1\t2\t3"}}, "the 3 genes of the header; row 1 has 4"),
-        ({"counts": {}}, "the 3 genes of the header; row 1 has 0"),
+        ({"counts": COUNTS | {"2x2": "7\t-1\t0"}}, "A2.tsv.gz: counts are whole numbers"),
         ({"counts": COUNTS | {"2x2": "0\t0\t0"}}, r"each spot has counts.*\['2x2'\]"),
         ({"spots": SPOTS | {"2x2": "2\t2\tnan\t2\t11\t10\t1"}}, r"coordinates are finite.*\['2x2'\]"),
         (
@@ -168,14 +145,6 @@ def test_a_spot_file_with_other_columns(tmp_path):
         her2st.read(tiny(), tmp_path, "A2")
 
 
-@pytest.mark.parametrize("keep", [5, 40])
-def test_a_truncated_count_file(tmp_path, keep):
-    path = write(tmp_path) / "ST-cnts/A2.tsv.gz"
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(ValueError, match="A2.tsv.gz is truncated or damaged"):
-        her2st.read(tiny(), tmp_path, "A2")
-
-
 def test_missing_files_say_how_to_get_them(tmp_path):
     write(tmp_path, counts=None, size_px=None)
     with pytest.raises(
@@ -221,7 +190,7 @@ def test_fetch_downloads_what_is_needed_into_the_own_folder_only(tmp_path, monke
     assert folder == own and url.endswith("85df7411b987a7dec3feff9718b869a7a82091ec/data")
     slides = [file.path for file in files if "imgs" in file.path]
     assert slides == [f"ST-imgs/{s[0]}/{s}/{n}" for s, n in zip(params.with_slide, FOUR, strict=True)]
-    assert len(files) == 2 * 33 + 4
+    assert len(files) == 2 * len(params.patient_of) + 4
     with pytest.raises(FileNotFoundError, match="ST-cnts/A2.tsv.gz is not there"):
         her2st.fetch(tiny(), tmp_path / "mine")
     her2st.fetch(tiny(), write(tmp_path / "mine"))

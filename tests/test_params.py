@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, load_params, parse
+from stlib.params import Params, Record, load_params, parse
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
 
@@ -37,6 +37,31 @@ def test_unknown_nested_key_names_the_nearest():
         parse(Params, changed(graph=TOY["graph"] | {"intro": 1}), "x.yaml")
 
 
+class Leaf(Record):
+    colour: str = ""
+
+
+class Tree(Record):
+    leaves: list[Leaf] = []
+    named: dict[str, Leaf] = {}
+    best: Leaf | None = None
+    nested: dict[str, list[Leaf]] = {}
+
+
+@pytest.mark.parametrize(
+    ("content", "where"),
+    [
+        ({"leaves": [{}, {"color": "red"}]}, "leaves.1.color"),
+        ({"named": {"oak": {"color": "red"}}}, "named.oak.color"),
+        ({"best": {"color": "red"}}, "best.color"),
+        ({"nested": {"oak": [{"color": "red"}]}}, "nested.oak.0.color"),
+    ],
+)
+def test_unknown_key_in_a_collection_of_records_names_the_nearest(content, where):
+    with pytest.raises(ValueError, match=rf"unknown key '{where}' \(nearest: 'colour'\)"):
+        parse(Tree, content, "x.yaml")
+
+
 def test_wrong_type_says_what_was_found():
     with pytest.raises(ValueError, match=r"panel.size: Input should be a valid integer, found '1e2'"):
         parse(Params, changed(panel={"size": "1e2"}), "x.yaml")
@@ -50,7 +75,9 @@ def test_missing_key():
 
 
 def test_fold_naming_a_patient_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"folds.2d.a names 'P9', which `sections` does not contain; nearest: 'P"):
+    with pytest.raises(
+        ValueError, match=r"folds.2d.a names 'P9', which `sections` does not contain; nearest: 'P"
+    ):
         parse(Params, changed(folds={"2d": {"a": ["P9"]}}), "x.yaml")
 
 

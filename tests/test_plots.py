@@ -1,16 +1,12 @@
 """Plots: what is drawn, where, and in which colours; how it looks is seen by eye."""
 
-from types import SimpleNamespace
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
 from stlib import plots
-from stlib.predictions import Predictions
 
 NAN = float("nan")
 
@@ -121,59 +117,30 @@ def test_the_scale_bar_is_as_long_as_it_says(ax):
     assert bar.get_ydata()[0] > 3100  # below the tissue
 
 
+def test_outlines_are_as_wide_as_the_spots_and_named(ax):
+    plots.outlines(np.array([[0.0, 0], [500, 0]]), 100, ax, "red", "A1")
+    (spots,) = ax.collections
+    assert (spots.get_widths() == 100).all() and spots.get_label() == "A1" and ax.get_aspect() == 1
+    assert ax.get_xlim() == (0, 1)
+
+
+def test_a_picture_is_measured_in_um(ax):
+    plots.picture(np.zeros((10, 20, 3), np.uint8), np.array([2.0, 3.0]), ax)
+    assert ax.images[0].get_extent() == [0, 40, 30, 0]
+
+
+def test_glass_is_no_ink(ax):
+    grey = np.full((10, 10, 3), 230, np.uint8)
+    stained = grey.copy()
+    stained[:5] = 100
+    image = plots.overlay(grey, stained, ax).images[0].get_array()
+    assert (image[5:] == 1).all() and (image[:5, :, 0] < 0.5).all()
+
+
 def test_limits_are_shared_and_never_empty():
     low, high = plots.shared_limits(np.arange(101.0), np.full(3, 50.0), np.array([NAN]))
     assert low == pytest.approx(1, abs=0.1) and high == pytest.approx(99, abs=0.1)
     assert plots.shared_limits(np.full(4, 2.0)) == (2, 3)
-
-
-def test_all_maps_of_a_gene_have_one_scale_and_their_error():
-    positions = np.array([[0.0, 0], [200, 0], [0, 200], [200, 200]])
-    truth = np.array([0.0, 1, 2, 3])
-    figure = plots.gene_maps(truth, {"same": truth, "off": truth + 2}, positions, 100, "ERBB2")
-    maps = [ax for ax in figure.axes if ax.collections and ax.get_aspect() == 1]
-    assert [ax.get_title() for ax in maps] == ["measured", "same", "off"]
-    assert {ax.collections[0].get_clim() for ax in maps} == {plots.shared_limits(truth, truth, truth + 2)}
-    assert [ax.texts[0].get_text() for ax in maps] == ["100 µm", "MSE 0.000", "MSE 4.000"]
-
-
-def predictions():
-    obs = pd.DataFrame(
-        [
-            {
-                "section": section,
-                "patient": section[0],
-                "fold": section[0],
-                "known": section == "A1",
-                "x_um": 200.0 * i,
-                "y_um": 100.0 * i,
-            }
-            for section in ("A1", "A2", "A3", "B1")
-            for i in range(5)
-        ]
-    )
-    truth = np.tile(np.arange(5.0)[:, None], (4, 2))
-    truth[:15, 1] = NAN  # the second gene is in the panel of fold B only
-    return Predictions(truth + 1, truth, np.array(["g", "h"]), obs)
-
-
-def test_section_maps_show_one_patients_unknown_sections():
-    params = SimpleNamespace(spot=SimpleNamespace(pitch_um=200))
-    figure = plots.section_maps(predictions(), "g", params, "asign")
-    assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["A2", "A3"]
-    assert [text.get_text() for ax in figure.axes for text in ax.texts if "MSE" in text.get_text()] == [
-        "MSE 1.000"
-    ] * 2
-    assert [
-        ax.get_title()
-        for ax in plots.section_maps(predictions(), "h", params, "asign").axes
-        if ax.get_title()
-    ] == ["B1"]
-
-
-def test_a_gene_outside_every_panel_does_not_end_a_notebook():
-    figure = plots.section_maps(predictions(), "ERBB2", SimpleNamespace(), "asign")
-    assert figure.axes[0].texts[0].get_text() == "ERBB2 is in no fold's panel"
 
 
 def test_an_overlay_is_dark_where_both_are_and_coloured_where_one_is(ax):
@@ -201,22 +168,6 @@ def test_curves_mark_the_epoch_that_was_chosen(ax):
     plots.curves(history(), ax, "validation")
     line, best = ax.lines
     assert list(line.get_xdata()) == [1, 2, 3] and (best.get_xdata()[0], best.get_ydata()[0]) == (2, 0.5)
-
-
-def test_training_shows_those_that_were_trained():
-    class Run(SimpleNamespace):
-        __hash__ = object.__hash__
-
-    empty = history().iloc[:0]
-    figure = plots.training({Run(model="mean"): empty, Run(model="asign"): history()})
-    assert [ax.get_title() for ax in figure.axes] == ["asign", ""]
-    assert "nothing here is trained" in plots.training({Run(model="mean"): empty}).axes[0].texts[0].get_text()
-
-
-def test_a_gallery_names_its_images():
-    figure = plots.gallery({f"s{i}": np.zeros((4, 6, 3), np.uint8) for i in range(7)}, columns=4)
-    assert isinstance(figure, Figure)
-    assert [ax.get_title() for ax in figure.axes] == [f"s{i}" for i in range(7)] + [""]
 
 
 def test_the_style_has_printed_sizes():

@@ -1,4 +1,4 @@
-"""Maps by hand, and alignments of painted tissue whose true map is known."""
+"""Alignments of painted tissue whose true map is known."""
 
 from types import SimpleNamespace
 
@@ -7,18 +7,8 @@ import pytest
 import SimpleITK as sitk
 
 from stlib import paths, registration
-from stlib.registration import (
-    Registration,
-    apply,
-    compose,
-    invert,
-    load_registration,
-    register,
-    register_stack,
-    rescale,
-    save_registration,
-    warp,
-)
+from stlib.alignment import Registration, apply, compose, invert, load_registration
+from stlib.registration import register, register_stack, warp
 from stlib.slide import Slide, write_pyramid
 
 UM = 8.0  # per px of the painted images
@@ -54,25 +44,6 @@ def paint(
         0, 4, (len(stain), 3)
     )
     return rgb.clip(0, 255).astype(np.uint8).reshape(h, w, 3)
-
-
-def test_maps_by_hand():
-    quarter = np.array([[0.0, -1, 10], [1, 0, 0]])  # x right, y down: right becomes down
-    assert apply(quarter, [[1, 0], [0, 2]]).tolist() == [[10, 1], [8, 0]]
-    assert apply(invert(quarter), [[10, 1]]) == pytest.approx(np.array([[1, 0]]))
-    shift = np.array([[1.0, 0, 5], [0, 1, 0]])
-    assert apply(compose(shift, quarter), [[1, 0]]).tolist() == [[15, 1]]  # quarter first, then shift
-    assert apply(compose(quarter, shift), [[1, 0]]).tolist() == [[10, 6]]
-    wide = np.array([[2.0, 0, 0], [0, 1, 0]])
-    assert apply(compose(wide, quarter), [[1, 0]]).tolist() == [[20, 1]]
-    assert apply(compose(quarter, wide), [[1, 0]]).tolist() == [[10, 2]]
-
-
-def test_rescale_changes_pixels_not_places():
-    matrix = rigid(30, (40, -20))
-    moving, fixed = np.array([2.0, 3]), np.array([0.5, 4])  # new px per old px
-    old = apply(matrix, LANDMARKS)
-    assert apply(rescale(matrix, moving, fixed), LANDMARKS * moving) == pytest.approx(old * fixed)
 
 
 def test_warp_puts_a_pixel_where_the_map_says():
@@ -214,26 +185,6 @@ def test_doubt_travels_along_the_stack(monkeypatch, tmp_path):
 def test_itk_sees_pixels_where_they_are():
     view = registration._View(np.array([4.0, 8.0]), np.ones((3, 5), bool), np.zeros((3, 5), np.float32))
     assert view.itk(view.density).TransformIndexToPhysicalPoint((1, 2)) == (6, 20)  # centres, um, x first
-
-
-def test_saved_maps_come_back(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    with pytest.raises(FileNotFoundError, match="align the sections with notebooks/03_registration"):
-        load_registration("toy")
-    stage = registration.Stage("rigid", 0.1, 0.9, 0.0, 0.5, True, None)
-    save_registration(
-        "toy", {"P1-1": Registration(rigid(3, (1, 2)), np.array([0.5, 0.6]), (stage,), False, "why")}
-    )
-    back = load_registration("toy")["P1-1"]
-    assert np.array_equal(back.matrix, rigid(3, (1, 2)))
-    assert (back.um_per_px.tolist(), back.stages, back.ok, back.message) == (
-        [0.5, 0.6],
-        (stage,),
-        False,
-        "why",
-    )
-    (row,) = back.report()
-    assert (row["section"], row["name"], row["overlap_after"], row["ok"]) == ("P1-1", "rigid", 0.9, False)
 
 
 def test_register_dataset_saves_every_stack(monkeypatch, tmp_path, capsys):

@@ -7,12 +7,19 @@ from scipy import sparse
 from stlib.sections import Section, check_section, content_hash, read_section, write_section
 
 
+def counts(*rows: list[float]) -> sparse.csr_matrix:
+    return sparse.csr_matrix(np.array(rows))
+
+
 def small(**changes) -> Section:
     section = Section(
-        name="S1", patient="S", layer=2, barcodes=np.array(["1x1", "2x1", "1x2"]), genes=np.array(["G1", "G2"]),
+        name="S1", patient="S", layer=2,
+        barcodes=np.array(["1x1", "2x1", "1x2"]), genes=np.array(["G1", "G2"]),
         counts=sparse.csr_matrix(np.array([[3, 0], [1, 2], [0, 5]], np.int32)),
-        array=np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]]), position=np.array([[10.0, 10.0], [60.0, 10.0], [10.0, 60.0]]),
-        um_per_px=np.array([2.0, 2.1]), size_px=np.array([100, 80]), shape="circle", size_um=50.0, pitch_um=100.0,
+        array=np.array([[1.0, 1.0], [2.0, 1.0], [1.0, 2.0]]),
+        position=np.array([[10.0, 10.0], [60.0, 10.0], [10.0, 60.0]]),
+        um_per_px=np.array([2.0, 2.1]), size_px=np.array([100, 80]),
+        shape="circle", size_um=50.0, pitch_um=100.0,
     )  # fmt: skip
     return replace(section, **changes)
 
@@ -42,13 +49,13 @@ def test_scanpy_sees_the_scverse_layout(tmp_path):
     ("changes", "message"),
     [
         ({"barcodes": np.array(["1x1", "1x1", "1x2"])}, "each barcode occurs once.*2 spot"),
-        ({"counts": sparse.csr_matrix(np.array([[3, 0], [-1, 2], [0, 5]]))}, r"counts are whole numbers from 0 up.*'2x1'"),
-        ({"counts": sparse.csr_matrix(np.array([[3, 0], [0.5, 2], [0, 5]]))}, "Give raw counts, before any normalisation"),
-        ({"counts": sparse.csr_matrix(np.array([[3, 0], [0, 0], [0, 5]]))}, r"each spot has counts.*'2x1'"),
+        ({"counts": counts([3, 0], [-1, 2], [0, 5])}, r"counts are whole numbers from 0 up.*'2x1'"),
+        ({"counts": counts([3, 0], [0.5, 2], [0, 5])}, "Give raw counts, before any normalisation"),
+        ({"counts": counts([3, 0], [0, 0], [0, 5])}, r"each spot has counts.*'2x1'"),
         ({"position": np.array([[10, 10], [np.nan, 10], [10, 60.0]])}, "coordinates are finite numbers"),
-        ({"position": np.array([[10, 10], [101, 10], [10, 60.0]])}, r"spots lie on the slide \(100 x 80 px\)"),
+        ({"position": np.array([[10, 10], [101, 10], [10, 6.0]])}, r"spots lie on the slide \(100 x 80 px\)"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(changes, message):
     with pytest.raises(ValueError, match=f"spots.tsv: .*{message}"):
         check_section(small(**changes), "spots.tsv")

@@ -216,9 +216,15 @@ def small(params) -> Params:
 
 
 @pytest.fixture
-def folder(small, tmp_path):
-    reader.fetch(small, tmp_path / "raw")
-    return tmp_path / "raw"
+def folder(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    reader.fetch(small, paths.raw("toy"))
+    return paths.raw("toy")
+
+
+def test_a_folder_of_the_users_is_only_read(small, tmp_path):
+    reader.fetch(small, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_fetched_is_read(small, folder):

@@ -1,7 +1,7 @@
 """One reader per source, and the step that turns its files into sections.
 
-A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`. The params file names it; nothing
-else has to know it.
+A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`. The params file
+names it; nothing else has to know it.
 """
 
 import importlib
@@ -29,22 +29,27 @@ def reader(params: Params) -> ModuleType:
     known = [p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__"]
     name = params.source.reader
     if name not in known:
-        raise ValueError(f"params/{params.name}.yaml: source.reader '{name}' is no file of stlib/datasets/ (nearest: {nearest(name, known)})")
+        raise ValueError(
+            f"params/{params.name}.yaml: source.reader '{name}' is no file of stlib/datasets/ "
+            f"(nearest: {nearest(name, known)})"
+        )
     return importlib.import_module(f"stlib.datasets.{name}")
 
 
 def raw_folder(params: Params, data: str = "") -> Path:
     """Return where the raw files lie: `data` if the user names a folder, else the house's own."""
     if data and not Path(data).is_dir():
-        raise FileNotFoundError(f"DATA={data} is no folder; give the folder that holds the files of '{params.source.reader}'")
+        raise FileNotFoundError(
+            f"DATA={data} is no folder; give the folder that holds the files of '{params.source.reader}'"
+        )
     return Path(data).resolve() if data else paths.raw(params.source.reader)
 
 
 def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
     """Write every section of the dataset in the house's form: counts and positions, and a pyramidal slide.
 
-    What is already there and made from the same files is kept. Last of all the manifest is written, the content hash of each
-    file, on which every later fingerprint rests.
+    What is already there and made from the same files is kept. Last of all the manifest is written, the
+    content hash of each file, on which every later fingerprint rests.
 
     Parameters
     ----------
@@ -81,10 +86,13 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
     return manifest
 
 
-def fetch(params: Params, folder: Path, *, local: bool) -> None:
-    """Make the raw files arrive in `folder`, unless the user named that folder: then it is only read."""
-    if not local:
-        reader(params).fetch(params, folder)
+def fetch(params: Params, folder: Path) -> None:
+    """Make sure that the raw files are in `folder`.
+
+    Every reader's `fetch` fills the house's own folder, `paths.raw`, and never writes to another one: a
+    folder of the user's is only read, and checked for what is missing.
+    """
+    reader(params).fetch(params, folder)
 
 
 def totals(sections: dict[str, Section]) -> dict[str, int]:
@@ -104,6 +112,12 @@ def compare(found: dict[str, int], expect: Expect | None) -> str:
     wanted = {} if expect is None else expect.model_dump(exclude_none=True)
     lines = []
     for name, value in found.items():
-        verdict = "" if name not in wanted else " as expected" if wanted[name] == value else f" WARNING: expected {wanted[name]}"
+        verdict = (
+            ""
+            if name not in wanted
+            else " as expected"
+            if wanted[name] == value
+            else f" WARNING: expected {wanted[name]}"
+        )
         lines.append(f"{name:13s} {value}{verdict}")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ counts, and the expected counts they were drawn from. `recipe.json`, written las
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
+from stlib import paths
 from stlib.params import Params, parse
 from stlib.paths import replacing
 from stlib.sections import Section, check_section
@@ -34,8 +36,35 @@ def tissue(params: Params) -> Toy:
     return Toy(options(params), params.sections, params.spot)
 
 
+def registration_error(params: Params, maps: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return how far from the truth each section's spots are mapped, mean over its spots, um.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    maps
+        Section -> matrix (2, 3), px of its slide to px of the middle section of its stack.
+    """
+    toy, errors = tissue(params), {}
+    for names in params.sections.values():
+        middle = toy.cuts[names[len(names) // 2]]
+        for name in names:
+            position = toy.spots(name)[1]
+            found = position @ maps[name][:, :2].T + maps[name][:, 2]
+            true = middle.to_slide(toy.cuts[name].to_block(position))
+            errors[name] = float(np.linalg.norm(found - true, axis=1).mean() * toy.options.um_per_px)
+    return errors
+
+
 def fetch(params: Params, folder: Path) -> None:
-    """Make every file of the dataset in `folder`, unless the same recipe made them before."""
+    """Make every file of the dataset in `folder`, unless the same recipe made them before.
+
+    Only the house's own folder, `paths.raw`, is written to; in a folder of the user's, `read` says what is
+    missing.
+    """
+    if folder.resolve() != paths.raw(params.source.reader).resolve():
+        return
     stamp = folder / "recipe.json"
     files = [path for section in params.with_slide for path in _files(folder, section).values()]
     if stamp.exists() and stamp.read_text() == _recipe(params) and all(path.exists() for path in files):
@@ -59,8 +88,8 @@ def fetch(params: Params, folder: Path) -> None:
         temporary.write_text(_recipe(params))
 
 
-def read(params: Params, folder: Path, section: str) -> Section:
-    """Read one section.
+def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
+    """Read one section; without its slide, `size_px` is None.
 
     Raises
     ------
@@ -89,7 +118,7 @@ def read(params: Params, folder: Path, section: str) -> Section:
         array=spots[PLACE[:2]].to_numpy(float),
         position=spots[PLACE[2:]].to_numpy(float),
         um_per_px=np.full(2, numbers.um_per_px),
-        size_px=np.full(2, numbers.size_px),
+        size_px=np.full(2, numbers.size_px) if slide else None,
         shape=params.spot.shape,
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch
 from stlib.encoders import backbone, width
@@ -37,6 +38,8 @@ class STNetConfig(Config):
     encoder: str = "densenet121@hub"
     lr: float = 3.2e-5  # 1e-6 on a loss summed over a batch of 32
     momentum: float = 0.9
+    patch_px: int = 0  # side to which a patch is averaged before it is encoded; 0: as it was cut
+    views: int = 8  # symmetries of a patch whose predictions are averaged
 
 
 class STNet(Method):
@@ -61,7 +64,10 @@ class STNet(Method):
         return {"expression": self._expression(batch.patch)}
 
     def _expression(self, patch: Tensor) -> Tensor:
-        return self.head(self.encoder(self.pixels(patch)))
+        pixels = self.pixels(patch)
+        if self.config.patch_px:
+            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
+        return self.head(self.encoder(pixels))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return ((out["expression"] - batch.expression) ** 2).mean()
@@ -70,8 +76,9 @@ class STNet(Method):
         return torch.optim.SGD(self.parameters(), lr=self.config.lr, momentum=self.config.momentum)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Average the predictions of the eight symmetries of each patch."""
-        return torch.stack([in_chunks(self._expression, view) for view in dihedral(batch.patch)]).mean(0)
+        """Average the predictions of the symmetries of each patch."""
+        views = dihedral(batch.patch)[: self.config.views]
+        return torch.stack([in_chunks(self._expression, view) for view in views]).mean(0)
 
 
 Model = STNet

@@ -1,0 +1,324 @@
+"""Whole figures, composed from the functions of `stlib.plots`: from predictions, results and prepared data, never from a model.
+
+Each function returns a figure that no window holds (`display` shows it once); `save` writes it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stlib import metrics, paths, plots
+from stlib.alignment import Registration, rescale
+from stlib.params import Params
+from stlib.plots import DOUBLE_MM, SINGLE_MM, inches
+from stlib.predictions import Predictions
+from stlib.registration import warp
+from stlib.sections import Section, load_sections
+from stlib.slide import Slide
+from stlib.tables import Load, Table, read_run, rows_for, runs_of
+
+DPI = 160  # of a saved figure; at a column's real width
+OVERLAY_UM = 16  # um per px of the overlays
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG, whole or not at all; return its path."""
+    with paths.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def _grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure of its own and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
+    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
+    plt.close(figure)
+    return figure, axes
+
+
+def _sentence(text: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure, ((ax,),) = _grid(1, 1, SINGLE_MM, 8)
+    ax.set_axis_off()
+    ax.text(0, 0.5, text, va="center")
+    return figure
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------
+
+
+def table_dots(found: pd.DataFrame) -> Figure:
+    """Draw a table: one panel per metric, one line per row, in the order of the table.
+
+    Parameters
+    ----------
+    found
+        From `stlib.tables.frame`.
+    """
+    names = list(found["metric"].unique())
+    lines = len(found) // len(names) + 1.5 * found.groupby(["protocol", "setting"]).ngroups
+    figure, (axes,) = _grid(1, len(names), DOUBLE_MM, 4.2 * lines + 18)
+    for ax, name in zip(axes, names, strict=True):
+        plots.dot_plot(found[found["metric"] == name], ax)
+        ax.tick_params(axis="y", labelleft=ax is axes[0])
+        ax.locator_params(axis="x", nbins=4)
+    legend = max((plots.dot_legend(ax) for ax in axes), key=len)
+    figure.legend(handles=legend, loc="outside lower center", ncols=len(legend))
+    return figure
+
+
+# ---- genes in tissue -------------------------------------------------------------------------------------------
+
+
+def gene_maps(
+    truth: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    positions_um: np.ndarray,
+    spot_size_um: float,
+    label: str,
+    most: int = 6,
+) -> Figure:
+    """Draw one gene in one section: measured, and each method beside it with its squared error.
+
+    Parameters
+    ----------
+    truth
+        Measured expression of the gene (N,).
+    predictions
+        Name to print above -> predicted expression (N,).
+    positions_um
+        Centres (N, 2).
+    spot_size_um
+        Diameter of the drawn spots.
+    label
+        Of the colour bar, e.g. the gene and its scale.
+    most
+        Panels side by side.
+    """
+    panels = {"measured": truth, **predictions}
+    rows = -(-len(panels) // most)
+    columns = -(-len(panels) // rows)
+    figure, axes = _maps(rows, columns, positions_um)
+    limits = plots.shared_limits(*panels.values())
+    for place, (ax, (name, values)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
+        below = f"MSE {metrics.mse(values, truth):.3f}" if place else None
+        plots.gene_map(values, positions_um, ax, *limits, spot_size_um, below)
+        ax.set_title(name)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    _colour_bar(figure, axes, label)
+    return figure
+
+
+def _maps(rows: int, columns: int, positions_um: np.ndarray) -> tuple[Figure, np.ndarray]:
+    """Return a figure with room for maps of these spots and one colour bar."""
+    extent = np.ptp(positions_um, axis=0)
+    width = min((DOUBLE_MM - 22) / columns, 36)
+    return _grid(rows, columns, width * columns + 22, rows * (width * (extent[1] / extent[0] + 0.25) + 5))
+
+
+def _colour_bar(figure: Figure, axes: np.ndarray, label: str) -> None:
+    """Draw one bar for all maps of a figure."""
+    spots = axes.flat[0].collections[0]
+    bar = figure.colorbar(spots, ax=axes, label=label, extend="both", shrink=0.7, aspect=18, pad=0.01)
+    bar.outline.set_visible(False)
+
+
+def gene_across_methods(table: Table, params: Params, protocol: str, gene: str, load: Load = read_run) -> Figure:
+    """Draw a gene as measured and as every row of a protocol predicts it, on one test section.
+
+    The section is the middle one of the scored sections of the first patient of the first fold.
+
+    Parameters
+    ----------
+    table
+        Its rows give methods, labels and order.
+    params
+        The dataset.
+    protocol
+        ``2d`` or ``3d``.
+    gene
+        Its name; where the fold's panel lacks it, the figure says so.
+    load
+        Run -> predictions. Default: from the run's folder.
+    """
+    fold, (patient, *_) = next(iter(params.folds[protocol].items()))
+    shown = {}
+    for row in [row for row in rows_for(table, params.name) if row.protocol == protocol]:
+        predictions = load(runs_of(table, row, params.name)[0]).fold(fold)
+        if gene not in predictions.genes:
+            return _sentence(f"{gene} is not in the panel of fold {fold} ({protocol})")
+        obs = predictions.obs.reset_index(drop=True)
+        scored = obs[(obs["patient"] == patient) & ~obs["known"].to_numpy(bool)]
+        sections = list(scored["section"].unique())
+        section = sections[len(sections) // 2]
+        rows = scored.index[scored["section"] == section]
+        column = list(predictions.genes).index(gene)
+        shown[row.label] = predictions.prediction[rows, column]
+        truth, places = predictions.truth[rows, column], obs.loc[rows, ["x_um", "y_um"]].to_numpy()
+    if not shown:
+        return _sentence(f"tables/{table.name}.yaml has no row of protocol {protocol} for {params.name}")
+    label = f"{gene} in {section} ({protocol}),\nlog proportion"
+    return gene_maps(truth, shown, places, 0.9 * params.spot.pitch_um, label)
+
+
+def section_maps(predictions: Predictions, gene: str, params: Params, model: str, most: int = 5) -> Figure:
+    """Draw a gene in the scored sections of one patient: measured above, predicted below.
+
+    The patient is the first whose fold has the gene in its panel; where none has, the figure says so.
+
+    Parameters
+    ----------
+    predictions
+        Of one run.
+    gene
+        Its name.
+    params
+        The dataset; spots are drawn as wide as 0.9 of their pitch.
+    model
+        To print beside the lower row.
+    most
+        Number of sections shown.
+    """
+    obs = predictions.obs.reset_index(drop=True)
+    at = np.flatnonzero(predictions.genes == gene)
+    truth = predictions.truth[:, at[0]] if len(at) else np.full(len(obs), np.nan)
+    scored = obs[np.isfinite(truth) & ~obs["known"].to_numpy(bool)]
+    if scored.empty:
+        return _sentence(f"{gene} is in no fold's panel")
+    patient = scored["patient"].iloc[0]
+    sections = list(scored[scored["patient"] == patient].groupby("section", sort=False).groups.items())[:most]
+    prediction = predictions.prediction[:, at[0]]
+    shown = np.concatenate([rows for _, rows in sections])
+    limits = plots.shared_limits(truth[shown], prediction[shown])
+    places = obs[["x_um", "y_um"]].to_numpy()
+    figure, axes = _maps(2, len(sections), places[sections[0][1]])
+    for (section, rows), (above, under) in zip(sections, axes.T, strict=True):
+        error = f"MSE {metrics.mse(prediction[rows], truth[rows]):.3f}"
+        bar = None if above is axes[0, 0] else ""
+        for ax, values, below in ((above, truth, bar), (under, prediction, error)):
+            plots.gene_map(values[rows], places[rows], ax, *limits, 0.9 * params.spot.pitch_um, below)
+        above.set_title(section)
+    axes[0, 0].set_ylabel("measured")
+    axes[1, 0].set_ylabel(model)
+    _colour_bar(figure, axes, f"{gene}, log proportion")
+    return figure
+
+
+# ---- slides ----------------------------------------------------------------------------------------------------
+
+
+def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
+    """Draw images (h, w, 3) side by side, each under its name."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width = min(DOUBLE_MM / columns, 34)
+    tallest = max(image.shape[0] / image.shape[1] for image in images.values())
+    figure, axes = _grid(rows, columns, width * columns, rows * (width * tallest + 5))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
+        ax.imshow(image, interpolation="antialiased")
+        ax.set_title(name)
+    return figure
+
+
+def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:
+    """Draw a slide, its spots as circles of their true size, and a value at each of them.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    section
+        With a slide.
+    values
+        One per spot (N,).
+    label
+        Of the colour bar.
+    """
+    with Slide(paths.slide_file(params.name, section.name)) as slide:
+        image, scale = slide.thumbnail(OVERLAY_UM / 2)
+    places = section.position * section.um_per_px
+    figure, ((left, right),) = _grid(1, 2, 130, 62)
+    plots.picture(image, scale * section.um_per_px, left).set_title(f"slide {section.name} and its {len(section)} spots")
+    plots.outlines(places, section.size_um, left, "black")
+    plots.gene_map(values, places, right, *plots.shared_limits(values), 0.9 * section.pitch_um)
+    _colour_bar(figure, np.array([right]), label)
+    return figure
+
+
+def alignment(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
+    """Draw each section of a stack over the middle one, as they lie and as aligned, then all spots in one frame.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    stack
+        Its sections, in cutting order.
+    registrations
+        Section -> map to the middle one.
+    """
+    images, scales, um_per_px = {}, {}, {}
+    for name in stack:
+        with Slide(paths.slide_file(params.name, name)) as slide:
+            images[name], scales[name] = slide.thumbnail(OVERLAY_UM)
+            um_per_px[name] = slide.um_per_px
+    middle = stack[len(stack) // 2]
+    others = [name for name in stack if name != middle]
+    fixed = images[middle]
+    width = min(DOUBLE_MM / (len(others) + 1), 46)
+    height = 2 * (width * fixed.shape[0] / fixed.shape[1] + 5)
+    figure, axes = _grid(2, len(others) + 1, width * (len(others) + 1), height)
+    for name, (above, under) in zip(others, axes.T, strict=False):
+        as_it_lies = rescale(np.eye(2, 3), 1 / um_per_px[name], 1 / um_per_px[middle])
+        for ax, matrix, title in ((above, as_it_lies, "as it lies"), (under, registrations[name].matrix, "aligned")):
+            small = rescale(matrix, 1 / scales[name], 1 / scales[middle])
+            glass = float(np.quantile(images[name], 0.95))
+            plots.overlay(fixed, warp(images[name], small, fixed.shape[:2], fill=glass), ax)
+            ax.set_title(f"{name} on {middle}, {title}")
+    sections = load_sections(params, stack)
+    hues = plt.get_cmap("plasma")(np.linspace(0, 0.85, len(stack)))
+    for ax, title in zip(axes[:, -1], ("spots as they lie", "spots aligned"), strict=True):
+        for hue, (name, section) in zip(hues, sections.items(), strict=True):
+            own = section.position * section.um_per_px
+            places = own if ax is axes[0, -1] else registrations[name].to_um(section.position)
+            plots.outlines(places, section.size_um, ax, hue, name)
+        ax.set(xlim=(0, fixed.shape[1] * OVERLAY_UM), ylim=(fixed.shape[0] * OVERLAY_UM, 0), title=title)
+        ax.set_axis_off()
+    handles = [Line2D([], [], marker="o", ls="none", mfc="none", color=hue) for hue in hues]
+    figure.legend(handles, stack, loc="outside lower center", ncols=len(stack))
+    return figure
+
+
+# ---- training --------------------------------------------------------------------------------------------------
+
+
+def training(histories: Mapping[Any, pd.DataFrame]) -> Figure:
+    """Draw loss and validation error of every run that trained something; say so if none did.
+
+    Parameters
+    ----------
+    histories
+        Run (whatever has a `model`) -> its history, empty for a model without training.
+    """
+    trained = {run.model: history for run, history in histories.items() if len(history)}
+    if not trained:
+        return _sentence("nothing here is trained by gradient descent")
+    figure, axes = _grid(len(trained), 2, DOUBLE_MM * 0.8, 45 * len(trained))
+    for (model, history), (left, right) in zip(trained.items(), axes, strict=True):
+        plots.curves(history, left, "loss").set_title(model)
+        if history["validation"].isna().all():  # no patient was held back
+            left.legend()
+            right.set_axis_off()
+            continue
+        plots.curves(history, right, "validation").legend()
+        dashed, solid = (Line2D([], [], color="black", ls=style) for style in ((0, (3, 1.5)), "-"))
+        left.legend([dashed, solid], ["choosing the epoch", "final fit"])
+    return figure

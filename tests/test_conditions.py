@@ -1,0 +1,55 @@
+"""Under which conditions the runs of a table were made."""
+
+import json
+
+import pytest
+
+from stlib import conditions, paths
+from stlib.models import method
+from stlib.params import Training
+from stlib.results import Run
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    return Run("3d", "toy", "asign")
+
+
+def with_params(run, **changes):
+    run.__dict__["params"] = run.params.model_copy(update=changes)
+    return run
+
+
+def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
+    paper = method("asign").Config(**method("asign").PROTOCOLS["3d"])
+    *_, note = conditions.reductions([with_params(run, overrides={"asign": {"heads": 2}}, training=Training())])
+    assert note == f"asign, 3d: settings other than the paper's, which stand in brackets: heads 2 ({paper.heads})."
+
+
+def test_nothing_is_said_where_nothing_differs(run):
+    plain = with_params(run, overrides={}, training=Training())
+    assert conditions.reductions([plain]) == ["Frozen features: `stain` (weight-free)."]
+
+
+def test_the_encoder_says_whether_it_was_trained(run):
+    notes = [conditions.reductions([with_params(run, encoder=name)])[0] for name in ("resnet50@untrained", "resnet50.tv_in1k@hub")]
+    assert notes == ["Frozen features: `resnet50@untrained` (untrained).", "Frozen features: `resnet50.tv_in1k@hub` (pretrained)."]
+
+
+def test_a_limit_on_training_is_said(run):
+    notes = conditions.reductions([with_params(run, overrides={}, training=Training(patience=3))])
+    assert notes[1] == "The choice of the epoch ends 3 epochs after the lowest validation error."
+
+
+def test_the_controls_are_asked_one_by_one():
+    shared = with_params(Run("3d", "toy", "controls"), overrides={}, training=Training())
+    assert len(conditions.reductions([shared])) == 1  # as they are meant to be
+
+
+def test_the_report_has_a_line_per_run(run):
+    record = {"device": "CPU, 2 cores", "train_seconds": 4.5, "seconds": 6.0, "peak_memory_mb": 900}
+    run.folder.mkdir(parents=True)
+    run.record.write_text(json.dumps(record))
+    (line,) = conditions.report([run]).to_dict("records")
+    assert line == {"protocol": "3d", "model": "asign", "setting": "strict", "seed": 0} | record

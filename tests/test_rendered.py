@@ -1,0 +1,55 @@
+"""The copies of executed notebooks that people browse."""
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from stlib import rendered
+from stlib.results import NOTEBOOK
+
+
+@pytest.fixture
+def executed():
+    figure = v4.new_output("display_data", {"image/png": "aGVsbG8=", "text/plain": "<Figure at 0x7f>"}, metadata={"needs_background": "light"})
+    outputs = [v4.new_output("stream", name="stderr", text="50%|#####"), v4.new_output("stream", name="stdout", text="12 spots\n"), figure]
+    cell = v4.new_code_cell("print(12)", outputs=outputs, execution_count=3, metadata={"tags": ["nbval-check-output"], "papermill": {"duration": 1.5}})
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# 00", metadata={"papermill": {}}), cell])
+    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"},
+                         "language_info": {"name": "python", "version": "3.11.9"}, "papermill": {"duration": 3}}  # fmt: skip
+    return nbformat.from_dict(notebook)
+
+
+def test_what_differs_from_machine_to_machine_goes(executed):
+    text = nbformat.writes(rendered.slim(executed))
+    for word in ("papermill", "3.11.9", "50%", "0x7f", "needs_background"):
+        assert word not in text, word
+
+
+def test_what_was_run_stays(executed):
+    code = rendered.slim(executed).cells[1]
+    assert code.source == "print(12)" and code.execution_count == 3 and code.metadata == {"tags": ["nbval-check-output"]}
+    assert [output.get("text") for output in code.outputs] == ["12 spots\n", None]
+    assert code.outputs[1].data == {"image/png": "aGVsbG8="}
+
+
+def test_a_second_copy_is_byte_for_byte_the_first(executed):
+    once = nbformat.writes(rendered.slim(executed))
+    assert nbformat.writes(rendered.slim(nbformat.reads(once, as_version=4))) == once
+
+
+def test_every_notebook_and_every_model_of_table_1_has_a_copy():
+    names = rendered.sources()
+    assert {name.split("-")[0] for name in names} == set(NOTEBOOK.values())
+    assert {"04_train_2d-controls", "04_train_2d-stnet", "05_train_3d-asign"} <= names.keys()
+
+
+def test_copies_of_runs_that_are_gone_go_too(executed, monkeypatch, tmp_path):
+    run = tmp_path / "notebook.ipynb"
+    nbformat.write(executed, run)
+    monkeypatch.setattr(rendered, "FOLDER", tmp_path / "rendered")
+    monkeypatch.setattr(rendered.paths, "ROOT", tmp_path)
+    monkeypatch.setattr(rendered, "sources", lambda: {"00_tour": run})
+    (tmp_path / "rendered").mkdir()
+    (tmp_path / "rendered" / "06_old.ipynb").write_text("{}")
+    rendered.main()
+    assert [path.name for path in (tmp_path / "rendered").iterdir()] == ["00_tour.ipynb"]

@@ -1,0 +1,119 @@
+"""A run: when it is done, when it would be another, and what it is made of."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stlib import paths, results
+from stlib.predictions import Predictions, load_predictions
+from stlib.results import Run
+
+
+@pytest.fixture(autouse=True)
+def out(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "OUT", tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
+    return tmp_path
+
+
+def predictions():
+    obs = pd.DataFrame({"barcode": ["a"], "section": "P1-1", "patient": "P1", "fold": "P1", "known": False,
+                        "x_px": [1.0], "y_px": [1.0], "x_um": [2.0], "y_um": [2.0]})  # fmt: skip
+    return Predictions(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32), np.array(["g", "h"]), obs)
+
+
+HISTORY = pd.DataFrame({"stage": ["final"], "epoch": [0], "loss": [1.0], "validation": [float("nan")], "seconds": [1.5], "fold": ["P1"]})
+
+
+def test_a_run_is_absent_until_its_record_stands_and_complete_from_then_on():
+    run = Run("2d", "toy", "mean")
+    assert run.stamp == "absent" and not run.complete()
+    assert run.save(predictions(), HISTORY) == run.record
+    assert run.complete() and run.stamp == run.fingerprint
+    record = json.loads(run.record.read_text())
+    assert record["train_seconds"] == 1.5 and record["parameters"]["name"] == "toy" and record["versions"]["numpy"] == np.__version__
+    found, history = run.train()  # read, not repeated
+    assert found.obs["barcode"].tolist() == ["a"] and history["loss"].tolist() == [1.0]
+
+
+def test_a_record_is_whole_or_absent(monkeypatch):
+    run = Run("2d", "toy", "mean")
+    monkeypatch.setattr(results.json, "dumps", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.finish()
+    assert not run.record.exists() and not list(run.folder.glob(".*"))
+
+
+def test_the_record_comes_last(monkeypatch):
+    run = Run("2d", "toy", "mean")
+    monkeypatch.setattr(results, "save_predictions", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run.save(predictions(), HISTORY)
+    assert not run.record.exists()
+
+
+def test_a_run_that_stands_is_not_written_again():
+    run = Run("2d", "toy", "mean")
+    run.save(predictions(), HISTORY)
+    before = run.record.stat().st_mtime_ns, run.predictions.stat().st_mtime_ns
+    other = predictions()
+    other.prediction[:] = 7
+    run.save(other, HISTORY)
+    assert (run.record.stat().st_mtime_ns, run.predictions.stat().st_mtime_ns) == before
+    assert load_predictions(run.predictions).prediction.max() == 1
+
+
+def test_another_recipe_makes_it_incomplete(monkeypatch):
+    Run("2d", "toy", "mean").finish()
+    assert Run("2d", "toy", "mean").complete()
+    monkeypatch.setattr(results.fingerprint, "code_hash", lambda roots: "other code")
+    assert not Run("2d", "toy", "mean").complete()
+
+
+def test_changed_code_of_the_notebook_makes_it_incomplete_but_resumes(monkeypatch):
+    run = Run("2d", "toy", "mean")
+    run.finish()
+    recipe = run.recipe
+    monkeypatch.setattr(results.fingerprint, "notebook_hash", lambda notebook: "other cells")
+    again = Run("2d", "toy", "mean")
+    assert not again.complete() and again.recipe == recipe  # its checkpoints still fit
+
+
+def test_controls_are_those_of_the_protocol_and_only_the_toy_has_an_oracle():
+    assert [run.model for run in Run("2d", "toy", "controls").members] == ["mean", "ridge", "oracle"]
+    names = [run.model for run in Run("3d", "her2st_small", "controls", "published", 3).members]
+    assert names == ["mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity"]
+    assert {(run.setting, run.seed) for run in Run("3d", "toy", "controls", "published", 3).members} == {("published", 3)}
+    assert [run.model for run in Run("3d", "toy", "asign").members] == ["asign"]
+
+
+def test_a_member_has_a_folder_of_its_own():
+    assert [run.folder.parent.name for run in Run("2d", "toy", "controls").members] == ["mean", "ridge", "oracle"]
+
+
+def test_a_table_is_another_once_a_run_behind_it_is():
+    before = Run("tables", "toy", "table1").fingerprint
+    assert Run("tables", "toy", "table1").fingerprint == before
+    Run("2d", "toy", "stnet").finish()
+    assert Run("tables", "toy", "table1").fingerprint != before
+
+
+def test_make_is_told_what_a_run_was_made_of():
+    run = Run("2d", "toy", "mean")
+    run.finish()
+    first, *rest = (run.folder / "run.d").read_text().splitlines()
+    assert first.startswith("runs/2d/toy/mean/strict-s0/run.json: ")
+    assert {"stlib/models/mean.py", "stlib/train.py", "params/toy.yaml", "requirements.lock"} <= set(first.split())
+    assert "stlib/metrics.py" not in first and "stlib/models/mean.py:" in rest
+
+
+@pytest.mark.parametrize("step", ["2d", "3d"])
+def test_the_command_says_by_its_exit_whether_a_run_stands(step, monkeypatch):
+    run = Run(step, "toy", "mean")
+    monkeypatch.setattr(sys, "argv", ["results", str(run.record)])
+    assert results.main() == 1
+    run.finish()
+    assert results.main() == 0
