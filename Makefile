@@ -59,7 +59,7 @@ define papermill
 endef
 
 build/%.ipynb: notebooks/%.py $(READY)
-	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o $@.partial && mv $@.partial $@
+	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o - > $@.partial && mv $@.partial $@
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)

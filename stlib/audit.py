@@ -28,7 +28,8 @@ def read_counts(params: Params, folder: Path, missing: str = "refuse") -> dict[s
     folder
         Its raw files.
     missing
-        ``refuse``: a section whose files are absent is an error. ``skip``: it is left out, and the numbers are others.
+        ``refuse``: a section whose files are absent is an error. ``skip``: it is left out, and the numbers
+        are others.
 
     Raises
     ------
@@ -43,7 +44,8 @@ def read_counts(params: Params, folder: Path, missing: str = "refuse") -> dict[s
             found[name] = source.read(params, folder, name, slide=False)
         except FileNotFoundError as error:
             if missing == "refuse":
-                raise FileNotFoundError(f"{error}. With MISSING=skip the section is left out, and the numbers are others") from error
+                remedy = "With MISSING=skip the section is left out, and the numbers are others"
+                raise FileNotFoundError(f"{error}. {remedy}") from error
     return found
 
 
@@ -56,22 +58,23 @@ RULES = {  # rule -> (what is predicted, for which sections)
 
 
 def control_table(params: Params, sections: dict[str, Section], panel: list[str]) -> pd.DataFrame:
-    """Score four constants: the training patients' profile, with and without a section of the test patient, and that section's.
+    """Score constants: the profile of the training patients, of them and known sections, of known sections.
 
     Parameters
     ----------
     params
         The dataset; its 3d folds are used, and its known sections.
     sections
-        Every section's counts, by name. A patient whose known section is absent has no row of its own in the last control.
+        Every section's counts, by name. A patient whose known section is absent takes no part in the last
+        control.
     panel
         Genes to score.
 
     Returns
     -------
     pandas.DataFrame
-        One row per control: what it is, what it is tested on, `mse`, `mae` and `pcc_per_spot_zero` averaged over
-        folds; for the known section's mean also over patients, with the standard deviation between them.
+        One row per control: what it is, what it is tested on, `mse`, `mae` and `pcc_per_spot_zero` averaged
+        over folds; for the known section's mean also over patients, with the standard deviation between them.
 
     Raises
     ------
@@ -84,46 +87,61 @@ def control_table(params: Params, sections: dict[str, Section], panel: list[str]
         parts = []
         for fold, tested in params.folds["3d"].items():
             profiles = _profiles(params, labels, rule, tested)
-            parts += [_predictions(fold, sections[name], profile, labels[name], panel) for name, profile in profiles.items()]
+            for name, profile in profiles.items():
+                parts.append(_predictions(fold, sections[name], profile, labels[name], panel))
         if not parts:
-            raise ValueError(f"{params.name}: no section is left to test '{control}' on, found {sorted(sections)}; add the missing files")
+            raise ValueError(
+                f"{params.name}: no section is left to test '{control}' on, found {sorted(sections)}; "
+                "add the missing files"
+            )
         predictions = concatenate(parts)
         row = {"control": control, "tested on": tested_on}
-        rows.append(row | {"mean over": "folds"} | {name: metrics.by_fold(predictions, name).mean() for name in NAMES})
+        by_fold = {name: metrics.by_fold(predictions, name).mean() for name in NAMES}
+        rows.append(row | {"mean over": "folds"} | by_fold)
     found = {name: metrics.summary(metrics.score(predictions, name)) for name in NAMES}
     spread = {f"{name}_sd": summary.sd for name, summary in found.items()}
-    rows.append(row | {"mean over": "patients"} | {name: summary.mean for name, summary in found.items()} | spread)
+    means = {name: summary.mean for name, summary in found.items()}
+    rows.append(row | {"mean over": "patients"} | means | spread)
     return pd.DataFrame(rows)
 
 
-def _profiles(params: Params, labels: dict[str, np.ndarray], rule: str, tested: list[str]) -> dict[str, np.ndarray]:
-    """Return what a rule predicts in a fold: test section -> profile (G,); nothing where it has nothing to learn from."""
+def _profiles(
+    params: Params, labels: dict[str, np.ndarray], rule: str, tested: list[str]
+) -> dict[str, np.ndarray]:
+    """Return what a rule predicts in a fold: test section -> profile (G,); nothing if nothing is known."""
 
     def mean_of(names: list[str]) -> np.ndarray:
         return np.concatenate([labels[name] for name in names]).astype(np.float64).mean(0)
 
     known = {patient: params.known[patient] for patient in tested if params.known.get(patient) in labels}
-    test = [name for name in labels if params.patient_of[name] in tested and (rule == "all" or name not in known.values())]
+    patient = params.patient_of
+    left_out = [] if rule == "all" else known.values()
+    test = [name for name in labels if patient[name] in tested and name not in left_out]
     if rule == "own":
-        return {name: mean_of([known[params.patient_of[name]]]) for name in test if params.patient_of[name] in known}
-    train = [name for name in labels if params.patient_of[name] not in tested]
+        return {name: mean_of([known[patient[name]]]) for name in test if patient[name] in known}
+    train = [name for name in labels if patient[name] not in tested]
     if not train:
         return {}
     return dict.fromkeys(test, mean_of(train + (list(known.values()) if rule == "with" else [])))
 
 
-def _predictions(fold: str, section: Section, profile: np.ndarray, label: np.ndarray, panel: list[str]) -> Predictions:
-    obs = pd.DataFrame({"barcode": section.barcodes, "section": section.name, "patient": section.patient, "fold": fold, "known": False})
-    return Predictions(np.broadcast_to(profile, label.shape).astype(np.float32), label, np.array(panel), obs)
+def _predictions(
+    fold: str, section: Section, profile: np.ndarray, label: np.ndarray, panel: list[str]
+) -> Predictions:
+    place = {"section": section.name, "patient": section.patient, "fold": fold, "known": False}
+    prediction = np.broadcast_to(profile, label.shape).astype(np.float32)
+    obs = pd.DataFrame({"barcode": section.barcodes} | place)
+    return Predictions(prediction, label, np.array(panel), obs)
 
 
 def reported(dataset: str) -> pd.DataFrame:
-    """Return what ASIGN's Table I prints for a dataset, in the columns of `control_table`; empty where it prints nothing."""
+    """Return what ASIGN's Table I prints for a dataset, in the columns of `control_table`; else empty."""
     name = load_table("table1").reported_dataset.get(dataset)
     table = pd.read_csv(paths.TABLES / "reported.csv")
     table = table[(table["paper"] == "ASIGN") & (table["table"] == "I") & (table["dataset"] == name)]
     wide = table.pivot(index="row", columns="metric", values="mean").reindex(columns=["MSE", "MAE", "PCC"])
-    return wide.set_axis(list(NAMES), axis=1).rename_axis(columns=None).reset_index().rename(columns={"row": "reported"})
+    wide = wide.set_axis(list(NAMES), axis=1).rename_axis(columns=None)
+    return wide.reset_index().rename(columns={"row": "reported"})
 
 
 def markdown(table: pd.DataFrame, printed: pd.DataFrame) -> str:
@@ -132,9 +150,12 @@ def markdown(table: pd.DataFrame, printed: pd.DataFrame) -> str:
     lines = [f"| | tested on | mean over | {' | '.join(heads)} |", "|---|---|---|---:|---:|---:|"]
     for row in table.to_dict("records"):
         cells = [f"{row[name]:.4f}" + _spread(row[f"{name}_sd"]) for name in NAMES]
-        lines.append(f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |")
+        lines.append(
+            f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |"
+        )
     for row in printed.to_dict("records"):
-        lines.append(f"| reported: {row['reported']} | | | " + " | ".join(f"{row[name]:.3f}" for name in NAMES) + " |")
+        cells = [f"{row[name]:.3f}" for name in NAMES]
+        lines.append(f"| reported: {row['reported']} | | | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

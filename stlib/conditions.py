@@ -1,7 +1,8 @@
-"""Under which conditions runs were made: what was reduced against the papers, on which machine, in which time."""
+"""Under which conditions runs were made: what was reduced against the papers, where, and in which time."""
 
 import json
 from dataclasses import fields
+from itertools import chain
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from stlib.results import Run
 
 
 def reductions(runs: list[Run]) -> list[str]:
-    """Say, for a table's caption, every setting that differs from a method's paper, and where frozen features come from.
+    """Say for a caption which settings differ from a method's paper, and where frozen features come from.
 
     Parameters
     ----------
@@ -19,10 +20,17 @@ def reductions(runs: list[Run]) -> list[str]:
     """
     params = runs[0].params
     encoder = params.encoder
-    kind = "weight-free" if encoder == "stain" else "untrained" if encoder.endswith("@untrained") else "pretrained"
+    kind = (
+        "weight-free"
+        if encoder == "stain"
+        else "untrained"
+        if encoder.endswith("@untrained")
+        else "pretrained"
+    )
     notes = [f"Frozen features: `{encoder}` ({kind})."]
     if params.training.patience is not None:
-        notes.append(f"The choice of the epoch ends {params.training.patience} epochs after the lowest validation error.")
+        patience = f"{params.training.patience} epochs after the lowest validation error"
+        notes.append(f"The choice of the epoch ends {patience}.")
     return notes + [note for run in runs for member in run.members if (note := _changed(member))]
 
 
@@ -30,16 +38,26 @@ def _changed(run: Run) -> str:
     """Return what differs from the settings of the method's paper, or nothing."""
     found = method(run.model)
     paper = found.Config(**found.PROTOCOLS[run.step])
-    pairs = [(field.name, getattr(run.config, field.name), getattr(paper, field.name)) for field in fields(paper)]
+    pairs = [
+        (field.name, getattr(run.config, field.name), getattr(paper, field.name)) for field in fields(paper)
+    ]
     listed = ", ".join(f"{name} {ours} ({theirs})" for name, ours, theirs in pairs if ours != theirs)
-    return f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}." if listed else ""
+    if not listed:
+        return ""
+    return f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
 
 
 def report(runs: list[Run]) -> pd.DataFrame:
     """Return device, seconds and peak memory of each run, read from its record."""
+    shown = ("device", "train_seconds", "seconds", "peak_memory_mb")
     rows = []
-    for run in (member for run in runs for member in run.members):
-        record = json.loads(run.record.read_text())
-        rows.append({"protocol": run.step, "model": run.model, "setting": run.setting, "seed": run.seed}
-                    | {key: record[key] for key in ("device", "train_seconds", "seconds", "peak_memory_mb")})  # fmt: skip
+    for member in chain.from_iterable(run.members for run in runs):
+        record = json.loads(member.record.read_text())
+        about = {
+            "protocol": member.step,
+            "model": member.model,
+            "setting": member.setting,
+            "seed": member.seed,
+        }
+        rows.append(about | {key: record[key] for key in shown})
     return pd.DataFrame(rows)

@@ -85,5 +85,5 @@ def code_hash(roots: list[str]) -> str:
 
 def notebook_hash(notebook: str) -> str:
     """Return the hash of a notebook's code cells; prose may change freely."""
-    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
+    cells = ("\n" + (paths.NOTEBOOKS / f"{notebook}.py").read_text()).split("\n# %%")
     return text_hash([cell for cell in cells if not cell.startswith(" [markdown]")])

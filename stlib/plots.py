@@ -1,9 +1,9 @@
 """What figures are made of: functions that draw on given axes and return them, and one colour per method.
 
-Sizes are those of the printed column, in mm; text is 7 to 8 pt: importing this module sets the look (`STYLE`). Tissue
-maps have equal aspect, no ticks, y downwards as on the slide, a scale bar, and points that stay pixels
-inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls are grey and
-hollow.
+Sizes are those of the printed column, in mm; text is 7 to 8 pt: importing this module sets the look
+(`STYLE`). Tissue maps have equal aspect, no ticks, y downwards as on the slide, a scale bar, and points that
+stay pixels inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls are
+grey and hollow.
 """
 
 from pathlib import Path
@@ -130,10 +130,10 @@ def _dot(row: dict, y: float, ax: Axes) -> None:
         clear = {
             "facecolor": "white",
             "edgecolor": "none",
-            "pad": 1,
+            "pad": 0.5,
         }  # the line of the best control may pass here
         ax.text(
-            0.02,
+            0.05,
             y,
             "undefined",
             color=GREY,
@@ -297,7 +297,7 @@ def overlay(fixed: np.ndarray, moving: np.ndarray, ax: Axes) -> Axes:
 
 
 def _ink(image: np.ndarray) -> np.ndarray:
-    """Return how dark each pixel is above the glass, 0 to 1, with the 99 % quantile of the tissue at 1: (h, w)."""
+    """Return how dark each pixel is above the glass, the 99 % quantile of the tissue at 1: (h, w)."""
     dark = 1 - image.astype(np.float64).mean(2) / 255
     dark = np.maximum(dark - np.quantile(dark, 0.05), 0)
     tissue = dark[dark > 0.05]

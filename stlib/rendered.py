@@ -1,11 +1,15 @@
-"""The executed toy notebooks that people browse: ``python -m stlib.rendered`` copies them from the runs, made small.
+"""The executed toy notebooks that people browse; ``python -m stlib.rendered`` copies them from the runs.
 
-What differs from machine to machine goes: times, progress bars, the log of papermill. Inputs and outputs stay as they were run.
+What differs from machine to machine goes: times, progress bars, the log of papermill. Inputs and outputs stay
+as they were run.
 """
 
+import base64
+import io
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from stlib import paths
 from stlib.results import NOTEBOOK, Run
@@ -15,12 +19,11 @@ FOLDER = paths.NOTEBOOKS / "rendered"
 
 
 def sources() -> dict[str, Path]:
-    """Return rendered name -> executed notebook: one per step, and one per model for the training notebooks."""
-    steps = [Run(step, "toy") for step in ("tour", "data", "preprocessing", "registration", "figures", "audit")]
+    """Return rendered name -> executed notebook: one per step; of the training notebooks one per model."""
+    trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
+    steps = [Run(step, "toy") for step in NOTEBOOK if step not in ("2d", "3d", "tables")]
     found = {NOTEBOOK[run.step]: run for run in (*steps, Run("tables", "toy", "table1"))}
-    for key in runs_needed(load_table("table1"), "toy"):
-        run = Run(*key)
-        found[f"{NOTEBOOK[run.step]}-{run.model}"] = run
+    found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
     return {name: run.folder / "notebook.ipynb" for name, run in sorted(found.items())}
 
 
@@ -37,7 +40,18 @@ def slim(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
                 if "data" in output and "image/png" in output.data:
                     output.data.pop("text/plain", None)  # the address of a figure in memory
                     output.metadata = {}
+                    output.data["image/png"] = _small(output.data["image/png"])
     return notebook
+
+
+def _small(png: str) -> str:
+    """Return a base64 PNG with 256 colours, a third of the size; one that has them already is kept."""
+    image = Image.open(io.BytesIO(base64.b64decode(png)))
+    if image.mode == "P":
+        return png
+    buffer = io.BytesIO()
+    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def main() -> None:

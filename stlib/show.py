@@ -34,19 +34,21 @@ def folds(folds: list[Fold]) -> pd.DataFrame:
 
 
 def scores(scores: Mapping[str, pd.DataFrame]) -> str:
-    """Return the scores of several models as text: mean and spread over patients, then the headline patient by patient.
+    """Return scores as text: mean and spread over patients, then the headline patient by patient.
 
     Parameters
     ----------
     scores
-        Model -> one row a patient, one column a metric (`stlib.metrics.overview`); the first column is the headline.
+        Model -> one row a patient, one column a metric (`stlib.metrics.overview`), the headline first.
     """
     patients = next(iter(scores.values())).index
     headline = next(iter(scores.values())).columns[0]
     means = pd.DataFrame({model: table.apply(_mean_and_sd) for model, table in scores.items()}).T
     each = pd.DataFrame({model: table[headline].map(_number) for model, table in scores.items()}).T
-    over = f"mean ± standard deviation over {len(patients)} patients" if len(patients) > 1 else f"patient {patients[0]}"
-    return f"{over}\n{means.to_string()}\n\n{headline} of each patient\n{each.rename_axis(columns=None).to_string()}"
+    several = f"mean ± standard deviation over {len(patients)} patients"
+    over = several if len(patients) > 1 else f"patient {patients[0]}"
+    columns = each.rename_axis(columns=None).to_string()
+    return f"{over}\n{means.to_string()}\n\n{headline} of each patient\n{columns}"
 
 
 def _mean_and_sd(values: pd.Series) -> str:

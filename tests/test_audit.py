@@ -35,7 +35,11 @@ def her2st():
 def two_patients():
     """P has one spot a section, profile (1, 1) then (3, 1); Q's sections have (1, 1) and (1, 1)."""
     params = load_params("toy").model_copy(
-        update={"sections": {"P": ["P1", "P2"], "Q": ["Q1", "Q2"]}, "known": {"P": "P1", "Q": "Q1"}, "folds": {"3d": {"P": ["P"], "Q": ["Q"]}}}
+        update={
+            "sections": {"P": ["P1", "P2"], "Q": ["Q1", "Q2"]},
+            "known": {"P": "P1", "Q": "Q1"},
+            "folds": {"3d": {"P": ["P"], "Q": ["Q"]}},
+        }
     )
     counts = {"P1": [[0, 0]], "P2": [[2, 0]], "Q1": [[0, 0]], "Q2": [[0, 0]]}  # plus one each
     sections = {
@@ -65,7 +69,9 @@ def test_a_patient_without_its_known_section_has_no_own_mean():
     del sections["P1"]
     table = audit.control_table(params, sections, ["g", "h"])
     assert table["mse"].iloc[-1] == 0  # Q alone
-    with pytest.raises(ValueError, match=r"no section is left to test .*, found \['P2'\]; add the missing files"):
+    with pytest.raises(
+        ValueError, match=r"no section is left to test .*, found \['P2'\]; add the missing files"
+    ):
         audit.control_table(params, {"P2": sections["P2"]}, ["g", "h"])
 
 
@@ -77,7 +83,9 @@ def test_a_missing_file_is_refused_or_skipped(monkeypatch, tmp_path):
             raise FileNotFoundError("Q2 is not there")
         return replace(sections[name])
 
-    monkeypatch.setattr(audit.datasets, "reader", lambda params: type("reader", (), {"read": staticmethod(read)}))
+    monkeypatch.setattr(
+        audit.datasets, "reader", lambda params: type("reader", (), {"read": staticmethod(read)})
+    )
     with pytest.raises(FileNotFoundError, match="Q2 is not there. With MISSING=skip"):
         audit.read_counts(params, tmp_path)
     assert list(audit.read_counts(params, tmp_path, "skip")) == ["P1", "P2", "Q1"]
@@ -91,7 +99,9 @@ def test_the_printed_numbers_stand_under_ours():
     assert audit.reported("toy").empty
     params, sections = two_patients()
     text = audit.markdown(audit.control_table(params, sections, ["g", "h"]), printed.reset_index())
-    assert "| reported: ASIGN 3D | | | 0.363 | 0.473 | 0.693 |" in text and "PCC per spot, flat as 0 |" in text
+    assert (
+        "| reported: ASIGN 3D | | | 0.363 | 0.473 | 0.693 |" in text and "PCC per spot, flat as 0 |" in text
+    )
 
 
 def test_the_controls_of_her2st_are_what_they_were_measured_to_be(her2st):

@@ -23,8 +23,13 @@ def with_params(run, **changes):
 
 def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
     paper = method("asign").Config(**method("asign").PROTOCOLS["3d"])
-    *_, note = conditions.reductions([with_params(run, overrides={"asign": {"heads": 2}}, training=Training())])
-    assert note == f"asign, 3d: settings other than the paper's, which stand in brackets: heads 2 ({paper.heads})."
+    *_, note = conditions.reductions(
+        [with_params(run, overrides={"asign": {"heads": 2}}, training=Training())]
+    )
+    assert (
+        note
+        == f"asign, 3d: settings other than the paper's, which stand in brackets: heads 2 ({paper.heads})."
+    )
 
 
 def test_nothing_is_said_where_nothing_differs(run):
@@ -33,8 +38,14 @@ def test_nothing_is_said_where_nothing_differs(run):
 
 
 def test_the_encoder_says_whether_it_was_trained(run):
-    notes = [conditions.reductions([with_params(run, encoder=name)])[0] for name in ("resnet50@untrained", "resnet50.tv_in1k@hub")]
-    assert notes == ["Frozen features: `resnet50@untrained` (untrained).", "Frozen features: `resnet50.tv_in1k@hub` (pretrained)."]
+    notes = [
+        conditions.reductions([with_params(run, encoder=name)])[0]
+        for name in ("resnet50@untrained", "resnet50.tv_in1k@hub")
+    ]
+    assert notes == [
+        "Frozen features: `resnet50@untrained` (untrained).",
+        "Frozen features: `resnet50.tv_in1k@hub` (pretrained).",
+    ]
 
 
 def test_a_limit_on_training_is_said(run):

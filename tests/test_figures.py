@@ -77,7 +77,9 @@ def test_training_shows_those_that_were_trained():
     empty = history().iloc[:0]
     figure = figures.training({Run(model="mean"): empty, Run(model="asign"): history()})
     assert [ax.get_title() for ax in figure.axes] == ["asign", ""]
-    assert "nothing here is trained" in figures.training({Run(model="mean"): empty}).axes[0].texts[0].get_text()
+    assert (
+        "nothing here is trained" in figures.training({Run(model="mean"): empty}).axes[0].texts[0].get_text()
+    )
 
 
 def test_a_gallery_names_its_images():
@@ -101,7 +103,9 @@ def test_a_gene_is_shown_for_each_method_of_the_protocol_on_one_unknown_section(
     figure = figures.gene_across_methods(table, fake_params(), "2d", "g", load)
     assert [ax.get_title() for ax in figure.axes if ax.get_title()] == ["measured", "Mean", "Asign"]
     assert [ax.texts[0].get_text() for ax in figure.axes[1:3]] == ["MSE 1.000", "MSE 9.000"]
-    assert figure.axes[-1].get_ylabel() == "g in A3 (2d),\nlog proportion"  # A1 is known; the middle of A2, A3
+    assert (
+        figure.axes[-1].get_ylabel() == "g in A3 (2d),\nlog proportion"
+    )  # A1 is known; the middle of A2, A3
     missing = figures.gene_across_methods(table, fake_params(), "2d", "h", load)
     assert missing.axes[0].texts[0].get_text() == "h is not in the panel of fold A (2d)"
 
@@ -122,7 +126,11 @@ def test_a_table_has_a_panel_per_metric_and_labels_once():
     assert [ax.get_xlabel().split("\n")[0] for ax in figure.axes] == ["PCC per gene", "MSE"]
     shown = [[tick.label1.get_visible() for tick in ax.yaxis.get_major_ticks()] for ax in figure.axes]
     assert all(shown[0]) and not any(shown[1])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["method", "control", "best control"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "method",
+        "control",
+        "best control",
+    ]
 
 
 def test_an_alignment_shows_each_other_section_before_and_after(monkeypatch):

@@ -1,18 +1,45 @@
 """The copies of executed notebooks that people browse."""
 
+import base64
+import io
+
 import nbformat
+import numpy as np
 import pytest
 from nbformat import v4
+from PIL import Image
 
 from stlib import rendered
 from stlib.results import NOTEBOOK
 
 
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+PNG = png(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8))
+
+
 @pytest.fixture
 def executed():
-    figure = v4.new_output("display_data", {"image/png": "aGVsbG8=", "text/plain": "<Figure at 0x7f>"}, metadata={"needs_background": "light"})
-    outputs = [v4.new_output("stream", name="stderr", text="50%|#####"), v4.new_output("stream", name="stdout", text="12 spots\n"), figure]
-    cell = v4.new_code_cell("print(12)", outputs=outputs, execution_count=3, metadata={"tags": ["nbval-check-output"], "papermill": {"duration": 1.5}})
+    figure = v4.new_output(
+        "display_data",
+        {"image/png": PNG, "text/plain": "<Figure at 0x7f>"},
+        metadata={"needs_background": "light"},
+    )
+    outputs = [
+        v4.new_output("stream", name="stderr", text="50%|#####"),
+        v4.new_output("stream", name="stdout", text="12 spots\n"),
+        figure,
+    ]
+    cell = v4.new_code_cell(
+        "print(12)",
+        outputs=outputs,
+        execution_count=3,
+        metadata={"tags": ["nbval-check-output"], "papermill": {"duration": 1.5}},
+    )
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# 00", metadata={"papermill": {}}), cell])
     notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"},
                          "language_info": {"name": "python", "version": "3.11.9"}, "papermill": {"duration": 3}}  # fmt: skip
@@ -27,9 +54,14 @@ def test_what_differs_from_machine_to_machine_goes(executed):
 
 def test_what_was_run_stays(executed):
     code = rendered.slim(executed).cells[1]
-    assert code.source == "print(12)" and code.execution_count == 3 and code.metadata == {"tags": ["nbval-check-output"]}
+    assert (
+        code.source == "print(12)"
+        and code.execution_count == 3
+        and code.metadata == {"tags": ["nbval-check-output"]}
+    )
     assert [output.get("text") for output in code.outputs] == ["12 spots\n", None]
-    assert code.outputs[1].data == {"image/png": "aGVsbG8="}
+    image = Image.open(io.BytesIO(base64.b64decode(code.outputs[1].data["image/png"])))
+    assert image.size == (40, 40) and len(code.outputs[1].data["image/png"]) < len(PNG)
 
 
 def test_a_second_copy_is_byte_for_byte_the_first(executed):

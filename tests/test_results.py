@@ -25,7 +25,16 @@ def predictions():
     return Predictions(np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32), np.array(["g", "h"]), obs)
 
 
-HISTORY = pd.DataFrame({"stage": ["final"], "epoch": [0], "loss": [1.0], "validation": [float("nan")], "seconds": [1.5], "fold": ["P1"]})
+HISTORY = pd.DataFrame(
+    {
+        "stage": ["final"],
+        "epoch": [0],
+        "loss": [1.0],
+        "validation": [float("nan")],
+        "seconds": [1.5],
+        "fold": ["P1"],
+    }
+)
 
 
 def test_a_run_is_absent_until_its_record_stands_and_complete_from_then_on():
@@ -34,7 +43,11 @@ def test_a_run_is_absent_until_its_record_stands_and_complete_from_then_on():
     assert run.save(predictions(), HISTORY) == run.record
     assert run.complete() and run.stamp == run.fingerprint
     record = json.loads(run.record.read_text())
-    assert record["train_seconds"] == 1.5 and record["parameters"]["name"] == "toy" and record["versions"]["numpy"] == np.__version__
+    assert (
+        record["train_seconds"] == 1.5
+        and record["parameters"]["name"] == "toy"
+        and record["versions"]["numpy"] == np.__version__
+    )
     found, history = run.train()  # read, not repeated
     assert found.obs["barcode"].tolist() == ["a"] and history["loss"].tolist() == [1.0]
 
@@ -86,12 +99,18 @@ def test_controls_are_those_of_the_protocol_and_only_the_toy_has_an_oracle():
     assert [run.model for run in Run("2d", "toy", "controls").members] == ["mean", "ridge", "oracle"]
     names = [run.model for run in Run("3d", "her2st_small", "controls", "published", 3).members]
     assert names == ["mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity"]
-    assert {(run.setting, run.seed) for run in Run("3d", "toy", "controls", "published", 3).members} == {("published", 3)}
+    assert {(run.setting, run.seed) for run in Run("3d", "toy", "controls", "published", 3).members} == {
+        ("published", 3)
+    }
     assert [run.model for run in Run("3d", "toy", "asign").members] == ["asign"]
 
 
 def test_a_member_has_a_folder_of_its_own():
-    assert [run.folder.parent.name for run in Run("2d", "toy", "controls").members] == ["mean", "ridge", "oracle"]
+    assert [run.folder.parent.name for run in Run("2d", "toy", "controls").members] == [
+        "mean",
+        "ridge",
+        "oracle",
+    ]
 
 
 def test_a_table_is_another_once_a_run_behind_it_is():
@@ -106,7 +125,9 @@ def test_make_is_told_what_a_run_was_made_of():
     run.finish()
     first, *rest = (run.folder / "run.d").read_text().splitlines()
     assert first.startswith("runs/2d/toy/mean/strict-s0/run.json: ")
-    assert {"stlib/models/mean.py", "stlib/train.py", "params/toy.yaml", "requirements.lock"} <= set(first.split())
+    assert {"stlib/models/mean.py", "stlib/train.py", "params/toy.yaml", "requirements.lock"} <= set(
+        first.split()
+    )
     assert "stlib/metrics.py" not in first and "stlib/models/mean.py:" in rest
 
 

@@ -12,14 +12,20 @@ NAN = float("nan")
 
 
 def test_scores_are_means_with_their_spread_and_the_headline_of_each_patient():
-    one = pd.DataFrame({"pcc_per_gene": [0.2, 0.4], "mse": [1.0, 3.0]}, index=pd.Index(["P1", "P2"], name="patient"))
+    one = pd.DataFrame(
+        {"pcc_per_gene": [0.2, 0.4], "mse": [1.0, 3.0]}, index=pd.Index(["P1", "P2"], name="patient")
+    )
     flat = one.assign(pcc_per_gene=NAN)
     text = show.scores({"asign": one, "mean": flat}).splitlines()
     assert text[0] == "mean ± standard deviation over 2 patients"
     assert text[2].split("  ") == ["asign", "0.30 ± 0.14", "2.00 ± 1.41"]
     assert text[3].split() == ["mean", "undefined", "2.00", "±", "1.41"]
     assert text[5] == "pcc_per_gene of each patient"
-    assert [line.split() for line in text[6:]] == [["P1", "P2"], ["asign", "0.20", "0.40"], ["mean", "undefined", "undefined"]]
+    assert [line.split() for line in text[6:]] == [
+        ["P1", "P2"],
+        ["asign", "0.20", "0.40"],
+        ["mean", "undefined", "undefined"],
+    ]
 
 
 def test_one_patient_has_no_spread():
@@ -35,7 +41,11 @@ def test_scores_do_not_depend_on_what_cannot_be_printed():
 
 def test_settings_show_every_number_of_the_params_file():
     text = show.settings(load_params("toy")).data
-    assert text.startswith("```yaml\nname: toy") and "um_per_px: 2.0" in text and "global: {px: 384, out_px: 96}" in text
+    assert (
+        text.startswith("```yaml\nname: toy")
+        and "um_per_px: 2.0" in text
+        and "global: {px: 384, out_px: 96}" in text
+    )
 
 
 def test_an_idea_is_the_docstring_of_its_file_and_the_settings():
@@ -45,5 +55,9 @@ def test_an_idea_is_the_docstring_of_its_file_and_the_settings():
 
 def test_folds_name_who_is_looked_at():
     found = show.folds(folds(load_params("toy"), "3d"))
-    assert found.loc["P1", "known"] == "P1-1" and found.loc["P1", "test"] == "P1-2 P1-3" and "P1" not in found.loc["P2", "test"]
+    assert (
+        found.loc["P1", "known"] == "P1-1"
+        and found.loc["P1", "test"] == "P1-2 P1-3"
+        and "P1" not in found.loc["P2", "test"]
+    )
     assert show.folds(folds(load_params("toy"), "2d")).loc["P1", "known"] == "-"

@@ -21,8 +21,8 @@ Differences from the paper
 2. Fusion adds (figure 3); the text concatenates.
 3. Graph attention is residual, with edge weights as edge features; the paper shows neither.
 4. One transformer and one head per level (figure 3). The released code shares them, averages tokens, and its reshape mixes the nodes of a batch.
-5. Propagation starts from the network's own prediction. Its learned factor is one per kind of edge, not per node, which could not be applied to new
-   nodes; the linear layer of figure 3 follows it. The released code uses binary edges from a batch, with random ones at test.
+5. Propagation starts from the network's own prediction. Its learned factor is one per kind of edge and a power of the weight, not one per node, which
+   could not be applied to new nodes; the linear layer of figure 3 follows it. The released code uses binary edges from a batch, with random ones at test.
 6. The mixing weight is one logit per gene, as released; the paper has one number.
 7. While training, one measured section of a stack plays the known one, so that training asks what the test asks (of a single section: half its spots); the
    paper hides 80 % of all nodes at random. Known spots are not scored in the loss.
@@ -116,7 +116,7 @@ class LevelHead(nn.Module):
         self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True)
         self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.weight = nn.Parameter(torch.zeros(tokens))
+        self.weight = nn.Parameter(torch.zeros(tokens)) if tokens > 1 else None  # a single token needs none
         self.norm = nn.LayerNorm(width)
         self.genes = nn.Linear(width, genes)
         nn.init.zeros_(self.genes.weight)
@@ -124,7 +124,8 @@ class LevelHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (N, G) from tokens (N, T, d)."""
         refined = self.transformer(tokens + self.position)
-        return self.genes(self.norm(torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)))
+        summed = refined[:, 0] if self.weight is None else torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)
+        return self.genes(self.norm(summed))
 
 
 class ASIGN(Method):
@@ -163,7 +164,8 @@ class ASIGN(Method):
             for level, tokens in sizes.items()
         })
         if config.cross_layer:
-            self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))  # log of alpha in eq. 5, for the two kinds of edges
+            self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))  # alpha of eq. 5: its log, for the two kinds of edges,
+            self.sharpness = nn.Parameter(torch.tensor(4.0))  # and its power of overlap + cosine
             self.refine = nn.Linear(genes, genes)  # figure 3, after the propagation
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
@@ -230,7 +232,8 @@ class ASIGN(Method):
         """Mix the network's prediction with labels propagated from the known spots (eq. 5 and 6)."""
         index = torch.cat([batch.edge_index, batch.cross_index], 1)
         within, across = self.factor.exp()
-        weight = torch.cat([within * batch.edge_weight, across * batch.cross_weight.clamp(min=0)])[:, None]
+        strong = batch.cross_weight.clamp(min=1e-6) ** self.sharpness  # a cosine may be negative
+        weight = torch.cat([within * batch.edge_weight, across * strong])[:, None]
         total = scatter(weight, index[1], dim_size=len(network), reduce="sum")
         known, labels = batch.known[:, None], batch.expression
         labels = labels.nan_to_num()  # a hidden label is never chosen; NaN would spread through gradients
