@@ -88,19 +88,20 @@ runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml FORCE
 # ---- targets by name --------------------------------------------------------------------------------------------
 data: runs/data/$(DATASET)/run.json  ## fetch, verify and prepare DATASET
 prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and registration of DATASET
-figures: runs/figures/$(DATASET)/run.json  ## figures of DATASET
+figures reproduce-table1: runs/figures/$(DATASET)/run.json
+figures:  ## figures of DATASET, from its Table 1
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
 audit:  ## the control table from counts alone (DATASET=her2st)
 	@$(MAKE) runs/audit/$(DATASET)/run.json DATASET=$(DATASET)
 	@cat results/$(DATASET)/audit.md
 
 rendered: $(READY)  ## the executed toy notebooks that people browse
-	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy
+	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(PY) -m stlib.rendered
 
 test: $(READY)  ## all tests: library, models, notebooks
 	@$(MAKE) prepare DATASET=toy
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) test-notebooks
 test-notebooks: $(READY)  ## re-run the rendered notebooks in a fresh folder and compare
 	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; export STLIB_OUT="$$out"; \

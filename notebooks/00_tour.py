@@ -2,6 +2,7 @@
 # # 00 Tour: the question, the controls and the ideas on one toy tissue
 #
 # **Question.** What is a prediction of gene expression from a slide, and when has it shown anything?
+#
 # **In:** the prepared sections and their registration. **Out:** nothing but what you see here. **Time:** a minute on two cores.
 
 # %%

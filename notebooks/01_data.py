@@ -2,6 +2,7 @@
 # # 01 Data: fetch, verify and describe one dataset
 #
 # **Question.** Is what we have what its source published?
+#
 # **In:** the raw files (downloaded, generated, or a local copy given as `data`). **Out:** one `.h5ad` with raw counts and one pyramidal
 # slide per section. **Time:** seconds on the toy; about half a minute per her2st slide, once.
 

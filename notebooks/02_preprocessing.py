@@ -2,6 +2,7 @@
 # # 02 Preprocessing: counts to expression, slide to features and graph
 #
 # **Question.** What does a model get to see, and what is it asked for?
+#
 # **In:** the prepared sections. **Out:** cached patches and frozen features at three levels of context. **Time:** seconds on the toy, minutes per
 # slide for a real encoder; a second run computes nothing.
 

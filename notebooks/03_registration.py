@@ -2,6 +2,7 @@
 # # 03 Registration: the sections of a block in one frame
 #
 # **Question.** Which spot of the measured section lies where a spot of its neighbour lies?
+#
 # **In:** the slides. **Out:** one map per section to the middle section of its stack, and how far to trust it. **Time:** seconds per pair.
 
 # %%

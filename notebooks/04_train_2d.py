@@ -2,6 +2,7 @@
 # # 04 Train, protocol 2d: predict an unseen patient from slides alone
 #
 # **Question.** What can be read off the slide of a patient of whom nothing was measured?
+#
 # **In:** patches, features and graphs of 02; counts of the training patients. **Out:** predictions for every test spot, from a model that never saw the patient.
 # **Time:** about a minute per model on the toy and two cores; on her2st a GPU is wanted.
 

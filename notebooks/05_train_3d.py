@@ -2,6 +2,7 @@
 # # 05 Train, protocol 3d: one section measured, impute the others
 #
 # **Question.** If one section of a block is measured, what is known of its neighbours?
+#
 # **In:** the same as 04, the registration of 03, and the expression of one section of each test patient. **Out:** predictions for its other sections.
 # **Time:** about a minute per model on the toy and two cores; on her2st a GPU is wanted.
 

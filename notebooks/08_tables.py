@@ -2,6 +2,7 @@
 # # 08 Tables: ours beside reported, with the controls that give the numbers their meaning
 #
 # **Question.** What does each method score, patient by patient, and does it beat a constant?
+#
 # **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as markdown, LaTeX, HTML and CSV. **Time:** seconds; nothing is
 # trained.
 

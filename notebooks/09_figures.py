@@ -2,6 +2,7 @@
 # # 09 Figures: from results only
 #
 # **Question.** What do the numbers and the predictions look like?
+#
 # **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
 
 # %%

@@ -2,6 +2,7 @@
 # # 10 Audit: what the published numbers mean
 #
 # **Question.** How good is a prediction that looks at no image?
+#
 # **In:** raw counts alone; no slide is needed. **Out:** `results/<dataset>/audit.csv` and `.md`. **Time:** under a minute for the 36 sections of her2st.
 
 # %%

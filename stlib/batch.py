@@ -1,7 +1,8 @@
 """What a model is fed: a small base, and the fields it asks for.
 
-`Batch` documents every field with its shape. `Feed` makes the batches of one fold, for training (shuffled, augmented) and whole
-(each location once, in order, untouched). A hidden location has NaN for expression: nothing that reads it can go unnoticed.
+`Batch` documents every field with its shape. `Feed` makes the batches of one fold, for training (shuffled,
+augmented) and whole (each location once, in order, untouched). A hidden location has NaN for expression:
+nothing that reads it can go unnoticed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,9 @@ from stlib.params import Params
 from stlib.sections import Section
 
 LEVELS = ("region", "global")
-SPOT_FIELDS = (
-    *("position", "registered", "array", "section", "patient", "layer", "expression", "known", "depth", "row"),
-    *("features", "relative", "rate", *(f"{level}_parent" for level in LEVELS)),
+SPOT_FIELDS = tuple(
+    "position registered array section patient layer row expression known depth features relative rate "
+    "region_parent global_parent".split()
 )
 
 
@@ -51,10 +52,11 @@ class Batch(Data):
     features
         NEEDS "features": frozen features of the spot level (N, D).
     relative
-        NEEDS "relative": the same, standardised within each section (N, D), so that no slide's stain stands out.
+        NEEDS "relative": the same, standardised within each section (N, D), so that no slide's stain stands
+        out.
     region_features, region_parent, region_expression, region_edges (and global_...)
-        NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each location (N,), the label of each cell (R, G), NaN where
-        hidden, and which cells touch (2, E).
+        NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each
+        location (N,), the label of each cell (R, G), NaN where hidden, and which cells touch (2, E).
     edge_index, edge_weight
         NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,).
     registered
@@ -66,6 +68,7 @@ class Batch(Data):
     rate, dispersion
         NEEDS "rate": expected counts of the panel (N, G) and their dispersion; only made data has them.
     """
+
 
 class Feed:
     """Make the batches of one fold for one model.
@@ -116,7 +119,9 @@ class Feed:
         found = part.get("features", part.get("region_features"))
         return 0 if found is None else found.shape[1]
 
-    def whole(self, names: Iterable[str], known: Iterable[str] = (), labelled: bool = True) -> Iterator[Batch]:
+    def whole(
+        self, names: Iterable[str], known: Iterable[str] = (), labelled: bool = True
+    ) -> Iterator[Batch]:
         """Yield each location of the named sections once, in order.
 
         Parameters
@@ -143,8 +148,8 @@ class Feed:
     def training(self, names: Iterable[str], generator: torch.Generator) -> Iterator[Batch]:
         """Yield the named sections once in shuffled batches, patches turned and mirrored at random.
 
-        In the protocol 3d one measured section of each stack plays the known one, drawn anew each time, so that training asks
-        what the test will ask; of a single section half the spots do.
+        In the protocol 3d one measured section of each stack plays the known one, drawn anew each time, so
+        that training asks what the test will ask; of a single section half the spots do.
         """
         groups = self._grouped(names)
         for index in torch.randperm(len(groups), generator=generator).tolist():
@@ -231,7 +236,9 @@ class Feed:
         }
         counts = None if name in self.hidden else expression.panel_counts(section, self.panel)
         nowhere = torch.full((n, len(self.panel)), torch.nan)
-        part["expression"] = nowhere if counts is None else torch.from_numpy(expression.log_proportion(counts))
+        part["expression"] = (
+            nowhere if counts is None else torch.from_numpy(expression.log_proportion(counts))
+        )
         part["depth"] = (
             torch.full((n,), torch.nan)
             if counts is None
@@ -248,10 +255,15 @@ class Feed:
             pitch_px = section.pitch_um / section.um_per_px.mean()
             edges, distance = graph.knn_graph(section.position, params.graph.intra)
             edges, weight = graph.symmetric(edges, pitch_px / np.maximum(distance, 1e-6))
-            part["edge_index"], part["edge_weight"] = torch.from_numpy(edges), torch.from_numpy(weight).float()
+            part["edge_index"], part["edge_weight"] = (
+                torch.from_numpy(edges),
+                torch.from_numpy(weight).float(),
+            )
         if "rate" in self.needs:
             if section.rate is None:
-                raise ValueError(f"section '{name}': the true rates are known for made data alone; `oracle` cannot run on it")
+                raise ValueError(
+                    f"section '{name}': true rates are known for made data alone; `oracle` cannot run on it"
+                )
             part["rate"] = torch.from_numpy(section.rate[:, section.columns(self.panel)])
         return part
 
@@ -262,7 +274,9 @@ class Feed:
             label = expression.log_proportion(expression.sum_over(parents, counts, len(cells)))
         return {
             f"{level}_parent": torch.from_numpy(parents),
-            f"{level}_features": standardised(torch.from_numpy(np.array(features(self.params, section, level)))),
+            f"{level}_features": standardised(
+                torch.from_numpy(np.array(features(self.params, section, level)))
+            ),
             f"{level}_expression": torch.from_numpy(label),
             f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
         }

@@ -2,8 +2,8 @@
 
 Sizes are those of the printed column, in mm; text is 7 to 8 pt: importing this module sets the look
 (`STYLE`). Tissue maps have equal aspect, no ticks, y downwards as on the slide, a scale bar, and points that
-stay pixels inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls are
-grey and hollow.
+stay pixels inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls
+are grey and hollow.
 """
 
 from pathlib import Path
@@ -270,8 +270,7 @@ def picture(image: np.ndarray, um_per_px: np.ndarray, ax: Axes) -> Axes:
 
 
 def overlay(fixed: np.ndarray, moving: np.ndarray, ax: Axes) -> Axes:
-    """Draw two aligned slides on each other: tissue of the fixed one orange, of the moving one blue, of
-    both dark.
+    """Draw two aligned slides on each other: fixed tissue orange, moving tissue blue, both dark.
 
     Parameters
     ----------

@@ -1,11 +1,13 @@
-"""The executed toy notebooks that people browse; ``python -m stlib.rendered`` copies them from the runs.
+"""What people browse: the executed toy notebooks, and the tables in the README.
 
-What differs from machine to machine goes: times, progress bars, the log of papermill. Inputs and outputs stay
-as they were run.
+``python -m stlib.rendered`` copies both from runs and results, so that nobody types a number. What differs
+from machine to machine goes: times, progress bars, the log of papermill. Inputs and outputs stay as they were
+run.
 """
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import nbformat
@@ -54,8 +56,26 @@ def _small(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def quote(readme: str, root: Path = paths.ROOT) -> str:
+    """Return the text with each table between ``<!-- results/... -->`` and ``<!-- end -->`` as the results have it."""
+
+    def table(match: re.Match) -> str:
+        lines = (root / match[1]).read_text().splitlines()
+        return f"<!-- {match[1]} -->\n" + "\n".join(_head_and_rows(lines)) + "\n<!-- end -->"
+
+    return re.sub(r"<!-- (results/\S+) -->\n.*?<!-- end -->", table, readme, flags=re.DOTALL)
+
+
+def _head_and_rows(lines: list[str]) -> list[str]:
+    """Return the titles and rows of a rendered table, without its caption and notes."""
+    first = next(place for place, line in enumerate(lines) if line.startswith("**"))
+    last = max(place for place, line in enumerate(lines) if line.startswith("|"))
+    return lines[first : last + 1]
+
+
 def main() -> None:
-    """Write `notebooks/rendered/`; what no run stands behind any more is removed."""
+    """Write `notebooks/rendered/` and the tables of the README; what no run stands behind any more is removed."""
+    paths.write_text(paths.ROOT / "README.md", quote((paths.ROOT / "README.md").read_text()))
     found = sources()
     for old in FOLDER.glob("*.ipynb"):
         if old.stem not in found:

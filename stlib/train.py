@@ -1,8 +1,8 @@
 """The one loop: every model, every protocol.
 
-A fold is trained on its training sections. Where a validation patient is held back (`strict`), a first training chooses the
-epoch of the lowest validation error, and a second one, on all training patients, stops there. Predictions are returned; nothing
-is scored here.
+A fold is trained on its training sections. Where a validation patient is held back (`strict`), a first
+training chooses the epoch of the lowest validation error, and a second one, on all training patients, stops
+there. Predictions are returned; nothing is scored here.
 """
 
 import time
@@ -42,7 +42,13 @@ class Task:
 
     def about(self, stage: str) -> dict[str, Any]:
         """Return what a checkpoint of a stage must say to be resumed."""
-        return {"model": self.model, "fold": self.fold.name, "stage": stage, "seed": self.seed, "recipe": self.recipe}
+        return {
+            "model": self.model,
+            "fold": self.fold.name,
+            "stage": stage,
+            "seed": self.seed,
+            "recipe": self.recipe,
+        }
 
     def checkpoint(self, stage: str) -> Path:
         """Return where the state of a stage is kept."""
@@ -68,7 +74,8 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     Predictions
         Of the known and the test sections; the known rows are marked.
     pandas.DataFrame
-        History: stage, epoch, loss, validation error (MSE, NaN without a validation patient), seconds. Empty for a model without training.
+        History: stage, epoch, loss, validation error (MSE, NaN without a validation patient), seconds. Empty
+        for a model without training.
     Method
         The model, in evaluation mode.
     """
@@ -98,7 +105,13 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     epochs = config.epochs
     if fold.validation and trainable(new_model()):
         history = fit(
-            new_model(), feed, fold.train, epochs, task, "choose", fabric,
+            new_model(),
+            feed,
+            fold.train,
+            epochs,
+            task,
+            "choose",
+            fabric,
             validate=lambda model: validation_error(model, feed, fold, fabric),
         )
         epochs = min(history, key=lambda row: row["validation"])["epoch"] + 1
@@ -140,8 +153,14 @@ def fit(
         model.prepare(feed.whole(names))
     module, optimiser = fabric.setup(model.to(memory_format=torch.channels_last), optimiser)
     patience = task.params.training.patience if validate else None
-    bar = tqdm(range(len(history), epochs), initial=len(history), total=epochs, unit="epoch", mininterval=2,
-               desc=f"{task.model} {task.fold.name} {stage}")
+    bar = tqdm(
+        range(len(history), epochs),
+        initial=len(history),
+        total=epochs,
+        unit="epoch",
+        mininterval=2,
+        desc=f"{task.model} {task.fold.name} {stage}",
+    )
     for epoch in bar:
         if _stalled(history, patience):
             break
@@ -152,10 +171,19 @@ def fit(
             group["lr"] = rate * model.rate(epoch / epochs)
         loss = _epoch(module, model, feed.training(names, generator), optimiser, fabric)
         error = validate(model) if validate else float("nan")
-        history.append({"stage": stage, "epoch": epoch, "loss": loss, "validation": error,
-                        "seconds": round(time.perf_counter() - start, 2)})
+        history.append(
+            {
+                "stage": stage,
+                "epoch": epoch,
+                "loss": loss,
+                "validation": error,
+                "seconds": round(time.perf_counter() - start, 2),
+            }
+        )
         done = epoch + 1 == epochs or _stalled(history, patience)
-        save_checkpoint(path, model, None if done else optimiser, about | {"history": history, "panel": feed.panel})
+        save_checkpoint(
+            path, model, None if done else optimiser, about | {"history": history, "panel": feed.panel}
+        )
         bar.set_postfix(loss=f"{loss:.3f}", validation=f"{error:.3f}")
     return history
 
@@ -183,7 +211,9 @@ def _stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
 
 
 @torch.no_grad()
-def predict(model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str, ...], fabric: Fabric) -> dict[str, np.ndarray]:
+def predict(
+    model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str, ...], fabric: Fabric
+) -> dict[str, np.ndarray]:
     """Predict whole sections; only the known ones have labels in what the model is given.
 
     Returns
@@ -202,12 +232,15 @@ def predict(model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str,
             out[order[index]][row[section == index]] = values[section == index]
     for name, values in out.items():
         if np.isnan(values).any():
-            raise ValueError(f"model predicted NaN for {int(np.isnan(values).any(1).sum())} of {len(values)} spots of section '{name}'; it diverged or read a hidden label")
+            raise ValueError(
+                f"model predicted NaN for {int(np.isnan(values).any(1).sum())} of {len(values)} spots of section "
+                f"'{name}'; it diverged or read a hidden label"
+            )
     return out
 
 
 def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
-    """Return the mean squared error on the validation patient, asked as the test asks: in 3d one section is known."""
+    """Return the mean squared error on the validation patient; in 3d one of its sections is known."""
     names = fold.validation
     known = names[:1] if feed.protocol == "3d" else ()
     predicted = predict(model, feed, names, known, fabric)
@@ -222,17 +255,28 @@ def _predictions(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> Predi
         prediction=np.concatenate([predicted[name] for name in names]),
         truth=np.concatenate([feed.truth(name) for name in names]),
         genes=np.array(feed.panel),
-        obs=pd.concat([_rows(feed.sections[name], fold, name in fold.known) for name in names], ignore_index=True),
+        obs=pd.concat(
+            [_rows(feed.sections[name], fold, name in fold.known) for name in names], ignore_index=True
+        ),
     )
 
 
 def _rows(section: Section, fold: Fold, known: bool) -> pd.DataFrame:
     x_um, y_um = (section.position * section.um_per_px).T
     x_px, y_px = section.position.T
-    return pd.DataFrame({
-        "barcode": section.barcodes, "section": section.name, "patient": section.patient, "fold": fold.name,
-        "known": known, "x_px": x_px, "y_px": y_px, "x_um": x_um, "y_um": y_um,
-    })
+    return pd.DataFrame(
+        {
+            "barcode": section.barcodes,
+            "section": section.name,
+            "patient": section.patient,
+            "fold": fold.name,
+            "known": known,
+            "x_px": x_px,
+            "y_px": y_px,
+            "x_um": x_um,
+            "y_um": y_um,
+        }
+    )
 
 
 def _seed(task: Task, stage: str, epoch: int) -> int:

@@ -14,7 +14,14 @@ def feed(toy, toy_sections):
     sections = {name: toy_sections[name] for name in (*toy.sections["P1"], *toy.sections["P2"])}
     panel = top_mean_panel(sections.values(), toy.panel.size)
     return lambda unit="stack", protocol="3d", needs=EVERYTHING: Feed(
-        toy, sections, panel, unit=unit, needs=needs, protocol=protocol, batch_size=50, hidden=("P2-2", "P2-3")
+        toy,
+        sections,
+        panel,
+        unit=unit,
+        needs=needs,
+        protocol=protocol,
+        batch_size=50,
+        hidden=("P2-2", "P2-3"),
     )
 
 
@@ -60,16 +67,24 @@ def test_hidden_sections_stay_hidden_whatever_is_asked(feed, toy):
 
 def test_training_shows_each_location_once(feed, toy):
     for unit in ("spot", "section", "stack"):
-        seen = torch.cat([
-            batch.section * 10_000 + batch.row for batch in feed(unit).training(toy.sections["P1"], generator())
-        ])
-        assert len(seen) == len(seen.unique()) == sum(len(feed().sections[name]) for name in toy.sections["P1"])
+        seen = torch.cat(
+            [
+                batch.section * 10_000 + batch.row
+                for batch in feed(unit).training(toy.sections["P1"], generator())
+            ]
+        )
+        assert (
+            len(seen) == len(seen.unique()) == sum(len(feed().sections[name]) for name in toy.sections["P1"])
+        )
 
 
 def test_training_batches_are_bounded_and_shuffled(feed, toy):
     first = [batch.row.tolist() for batch in feed("spot").training(toy.sections["P1"], generator())]
     again = [batch.row.tolist() for batch in feed("spot").training(toy.sections["P1"], generator())]
-    other = [batch.row.tolist() for batch in feed("spot").training(toy.sections["P1"], torch.Generator().manual_seed(1))]
+    other = [
+        batch.row.tolist()
+        for batch in feed("spot").training(toy.sections["P1"], torch.Generator().manual_seed(1))
+    ]
     assert max(map(len, first)) <= 50
     assert first == again and first != other
 
@@ -78,7 +93,9 @@ def test_one_measured_section_plays_the_known_one_in_3d_only(feed, toy):
     batches = list(feed().training(toy.sections["P1"], generator()))
     known = torch.cat([batch.section[batch.known] for batch in batches])
     assert len(known.unique()) == 1
-    assert not any(batch.known.any() for batch in feed(protocol="2d").training(toy.sections["P1"], generator()))
+    assert not any(
+        batch.known.any() for batch in feed(protocol="2d").training(toy.sections["P1"], generator())
+    )
 
 
 def test_half_of_a_single_section_plays_the_known_part(feed):
@@ -136,5 +153,7 @@ def test_augmentation_only_turns_and_mirrors():
     patch = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4)
     out = augment(patch.expand(2, 3, 4, 4), generator())
     torch.testing.assert_close(out.flatten(2).sort(2).values, patch.flatten(2).sort(2).values)
-    views = {tuple(augment(patch[:1], torch.Generator().manual_seed(s)).flatten().tolist()) for s in range(200)}
+    views = {
+        tuple(augment(patch[:1], torch.Generator().manual_seed(s)).flatten().tolist()) for s in range(200)
+    }
     assert len(views) == 8

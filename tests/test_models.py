@@ -134,7 +134,11 @@ def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
         loss = model.loss(batch, model(batch))
         assert loss.isfinite()
         loss.backward()
-        reached |= {key for key, value in model.named_parameters() if value.grad is not None and value.grad.abs().any()}
+        reached |= {
+            key
+            for key, value in model.named_parameters()
+            if value.grad is not None and value.grad.abs().any()
+        }
         optimiser.step()
     assert {key for key, _ in model.named_parameters()} == reached
 
@@ -145,7 +149,11 @@ def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
     if "@" in name:
         pytest.skip("the variants share the method's layers")
     torch.manual_seed(0)
-    changes = {"dropout": 0.0} if "dropout" in {f.name for f in method(name).Config.__dataclass_fields__.values()} else {}
+    changes = (
+        {"dropout": 0.0}
+        if "dropout" in {f.name for f in method(name).Config.__dataclass_fields__.values()}
+        else {}
+    )
     config, feed = feed_for(name, protocol, **changes)
     section = toy.sections["P1"][:1]
     model = build(name, config, genes=len(feed.panel), features=feed.width)
@@ -169,7 +177,9 @@ def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
 
 def test_parameter_count_of_stnet():
     model = build("stnet", configure("stnet", "2d", encoder="densenet121@untrained"), genes=250, features=0)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 7_210_106  # specification, section 12
+    assert (
+        sum(parameter.numel() for parameter in model.parameters()) == 7_210_106
+    )  # specification, section 12
 
 
 def test_names_are_checked():
@@ -212,7 +222,12 @@ def test_overlap_by_hand():
 
 def test_similarity_by_hand():
     nan = float("nan")
-    batch = stack([True, True, True, False], [0.0] * 4, [1.0, 2.0, 9.0, nan], [[1.0, 0.0], [0.9, 0.2], [-1.0, 0.1], [1.0, 0.1]])
+    batch = stack(
+        [True, True, True, False],
+        [0.0] * 4,
+        [1.0, 2.0, 9.0, nan],
+        [[1.0, 0.0], [0.9, 0.2], [-1.0, 0.1], [1.0, 0.1]],
+    )
     config = configure("similarity", "3d", neighbours=2)
     assert build("similarity", config, 1, 2)(batch)["expression"][3].item() == 1.5
 

@@ -62,7 +62,10 @@ def test_it_ends_with_a_summary_and_one_cell_that_writes(path):
 
 @each
 def test_it_round_trips_as_a_percent_script(path):
-    assert jupytext.writes(jupytext.reads(path.read_text(), "py:percent"), "py:percent").strip() == path.read_text().strip()
+    assert (
+        jupytext.writes(jupytext.reads(path.read_text(), "py:percent"), "py:percent").strip()
+        == path.read_text().strip()
+    )
 
 
 def test_an_unknown_parameter_is_refused():
@@ -78,7 +81,9 @@ def test_a_parameter_of_another_type_is_refused():
 
 
 def test_names_of_the_kernel_are_no_parameters():
-    found = parameters({"dataset": "toy", "_": 3, "In": [], "Out": {}, "pd": pytest, "quit": print}, "01_data")
+    found = parameters(
+        {"dataset": "toy", "_": 3, "In": [], "Out": {}, "pd": pytest, "quit": print}, "01_data"
+    )
     assert found.dataset == "toy"
 
 
@@ -92,7 +97,11 @@ def test_every_notebook_has_a_rendered_copy():
 
 @pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.stem)
 def test_a_rendered_copy_holds_the_source_and_was_run(path):
-    executed = [cell for cell in nbformat.read(path, as_version=4).cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    executed = [
+        cell
+        for cell in nbformat.read(path, as_version=4).cells
+        if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
     assert [cell.source for cell in executed] == [cell.source for cell in cells(source_of(path))]
     for cell in executed:
         if cell.cell_type == "code":

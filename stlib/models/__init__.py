@@ -1,7 +1,7 @@
 """The methods: one file each, found by its name.
 
-A method is a file that ends in ``Model = ItsClass``. Its name is the file's everywhere: ``build("asign")``, the row of a table,
-the folder of a run. A variant of it, an ablation, is written ``asign@no_graph``.
+A method is a file that ends in ``Model = ItsClass``. Its name is the file's everywhere: ``build("asign")``,
+the row of a table, the folder of a run. A variant of it, an ablation, is written ``asign@no_graph``.
 """
 
 import importlib
@@ -35,8 +35,8 @@ class Method(nn.Module):
     Attributes
     ----------
     UNIT
-        What one batch holds: ``spot`` (spots of any section), ``section`` (one whole section) or ``stack`` (all sections of a patient,
-        or a connected part of them).
+        What one batch holds: ``spot`` (spots of any section), ``section`` (one whole section) or ``stack``
+        (all sections of a patient, or a connected part of them).
     NEEDS
         Fields beyond the base that a batch must hold, see `stlib.batch.Batch`.
     PROTOCOLS
@@ -102,7 +102,9 @@ def method(name: str) -> type[Method]:
         raise ValueError(f"model '{stem}' is no file of stlib/models/ (nearest: {nearest(stem, names())})")
     found = importlib.import_module(f"stlib.models.{stem}").Model
     if variant and variant not in found.VARIANTS:
-        raise ValueError(f"model '{stem}' has no variant '{variant}' (nearest: {nearest(variant, found.VARIANTS)})")
+        raise ValueError(
+            f"model '{stem}' has no variant '{variant}' (nearest: {nearest(variant, found.VARIANTS)})"
+        )
     return found
 
 
@@ -129,7 +131,10 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
     known = {field.name for field in fields(found.Config)}
     for key in overrides:
         if key not in known:
-            raise ValueError(f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct `overrides` in the params file")
+            raise ValueError(
+                f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct `overrides` "
+                "in the params file"
+            )
     variant = found.VARIANTS.get(name.partition("@")[2], {})
     return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
 

@@ -1,36 +1,42 @@
 """ASIGN: patches at three levels, graphs within and across sections, and the labels of one measured section.
 
-Zhu et al. 2024, "ASIGN: An Anatomy-aware Spatial Imputation Graphic Network for 3D Spatial Transcriptomics", arXiv:2412.03026. Written from the paper
-and its specification, as the paper intends it; no code was copied.
+Zhu et al. 2024, "ASIGN: An Anatomy-aware Spatial Imputation Graphic Network for 3D Spatial Transcriptomics",
+arXiv:2412.03026. Written from the paper and its specification, as the paper intends it; no code was copied.
 
-    x_i   = f_i + CA(f_i; regions of the section) + CA(f_i; globals of the section)          fusion, figure 3
-    h_i^l = h_i^(l-1) + GAT(h^(l-1); edges within and across sections)      l = 1..3         spot, region and global
+    x_i   = f_i + CA(f_i; regions of the section) + CA(f_i; globals of the section)    fusion, figure 3
+    h_i^l = h_i^(l-1) + GAT(h^(l-1); edges within and across sections)                 l = 1..3, at each level
     p_i   = head(sum_t softmax(w)_t Transformer([h_i^1..h_i^3, h_parent^1..h_parent^3])_t)
-    q_i  <- sum_j e_ij q_j / sum_j e_ij  for unknown i, q_j = y_j for known j, 10 times      eq. 5
-    y_i   = s(a) p_i + (1 - s(a)) q_i                                                        eq. 6
+    q_i  <- sum_j alpha e_ij q_j / sum_j alpha e_ij  for unknown i; q_j = y_j if known; 10 times    eq. 5
+    y_i   = s(a) p_i + (1 - s(a)) (L q_i)                                                           eq. 6
 
-Shapes: patch (N, 3, P, P), region_features (R, D), global_features (S, D), edges (2, E), known labels (K, G) -> expression (N, G), region (R, G),
-global (S, G).
+Shapes: patch (N, 3, P, P), region_features (R, D), global_features (S, D), edges (2, E), known labels (K, G)
+-> expression (N, G), region (R, G), global (S, G).
 
-In the paper -> here: spot, region, global -> the same; inter-layer -> edge_index (same section); cross-layer -> cross_index; CLI -> cross_layer;
-S = IoU + cosine -> cross_weight; known expression -> expression[known].
+In the paper -> here: spot, region, global -> the same; inter-layer -> edge_index (same section); cross-layer
+-> cross_index; CLI -> cross_layer; S = IoU + cosine -> cross_weight; known expression -> expression[known].
 
 Differences from the paper
-1. Keys of the cross-attention are the cells of the same section. The paper does not say which; the released code has one key, so its softmax is 1
-   and the spot's image has no influence.
+1. Keys of the cross-attention are the cells of the same section. The paper does not say which; the released
+   code has one key, so its softmax is 1 and the spot's image has no influence.
 2. Fusion adds (figure 3); the text concatenates.
 3. Graph attention is residual, with edge weights as edge features; the paper shows neither.
-4. One transformer and one head per level (figure 3). The released code shares them, averages tokens, and its reshape mixes the nodes of a batch.
-5. Propagation starts from the network's own prediction. Its learned factor is one per kind of edge and a power of the weight, not one per node, which
-   could not be applied to new nodes; the linear layer of figure 3 follows it. The released code uses binary edges from a batch, with random ones at test.
+4. One transformer and one head per level (figure 3). The released code shares them, averages tokens, and its
+   reshape mixes the nodes of a batch.
+5. Propagation starts from the network's own prediction. Its learned factor is one per kind of edge and a
+   power of the weight, not one per node, which could not be applied to new nodes; the linear layer of figure
+   3 follows it. The released code uses binary edges from a batch, with random ones at test.
 6. The mixing weight is one logit per gene, as released; the paper has one number.
-7. While training, one measured section of a stack plays the known one, so that training asks what the test asks (of a single section: half its spots); the
-   paper hides 80 % of all nodes at random. Known spots are not scored in the loss.
-8. Consistency is between predictions, P(p_s, p_r) (the paper's text); the released code compares with labels. Region and global labels of hidden sections
-   are absent, not merely unweighted.
-9. Heads start at the mean training label. Batches are connected pieces of tissue, and prediction uses the whole graph.
-10. Frozen features are standardised within each section, which takes out the stain of a slide. The paper leaves them as they are.
-11. `encoder: frozen` takes the cached features of the spot in place of a trained image encoder, for machines without weights or GPU.
+7. While training, one measured section of a stack plays the known one, so that training asks what the test
+   asks (of a single section: half its spots); the paper hides 80 % of all nodes at random. Known spots are
+   not scored in the loss.
+8. Consistency is between predictions, P(p_s, p_r) (the paper's text); the released code compares with labels.
+   Region and global labels of hidden sections are absent, not merely unweighted.
+9. Heads start at the mean training label. Batches are connected pieces of tissue, and prediction uses the
+   whole graph.
+10. Frozen features are standardised within each section, which takes out the stain of a slide. The paper
+   leaves them as they are.
+11. `encoder: frozen` takes the cached features of the spot in place of a trained image encoder, for machines
+   without weights or GPU.
 """
 
 from collections.abc import Iterable
@@ -124,7 +130,11 @@ class LevelHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return (N, G) from tokens (N, T, d)."""
         refined = self.transformer(tokens + self.position)
-        summed = refined[:, 0] if self.weight is None else torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)
+        summed = (
+            refined[:, 0]
+            if self.weight is None
+            else torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)
+        )
         return self.genes(self.norm(summed))
 
 
@@ -147,7 +157,9 @@ class ASIGN(Method):
         super().__init__(config, genes, features)
         d, heads = config.width, config.heads
         if config.encoder == "frozen":
-            self.spot = nn.Sequential(nn.Linear(features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d))
+            self.spot = nn.Sequential(
+                nn.Linear(features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d)
+            )
         else:
             encoder = backbone(config.encoder)
             self.spot = nn.Sequential(Pixels(), encoder, nn.Linear(width(encoder), d))
@@ -155,18 +167,23 @@ class ASIGN(Method):
         if config.cross_attention:
             self.attend = nn.ModuleDict({level: CrossAttention(d, heads, config.dropout) for level in LEVELS})
         if config.graph_attention:
-            self.graph = nn.ModuleDict({level: GraphRounds(d, heads, config.rounds, None) for level in LEVELS})
+            self.graph = nn.ModuleDict(
+                {level: GraphRounds(d, heads, config.rounds, None) for level in LEVELS}
+            )
             self.graph["spot"] = GraphRounds(d, heads, config.rounds, edge_dim=2)
         rounds = config.rounds if config.graph_attention else 1
         sizes = {"global": rounds, "region": 2 * rounds, "spot": 2 * rounds}
-        self.head = nn.ModuleDict({
-            level: LevelHead(d, heads, config.transformer_layers, config.dropout, tokens, genes)
-            for level, tokens in sizes.items()
-        })
+        self.head = nn.ModuleDict(
+            {
+                level: LevelHead(d, heads, config.transformer_layers, config.dropout, tokens, genes)
+                for level, tokens in sizes.items()
+            }
+        )
         if config.cross_layer:
-            self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))  # alpha of eq. 5: its log, for the two kinds of edges,
-            self.sharpness = nn.Parameter(torch.tensor(4.0))  # and its power of overlap + cosine
-            self.refine = nn.Linear(genes, genes)  # figure 3, after the propagation
+            # alpha of eq. 5: the log of a factor for each kind of edge, and a power of overlap + cosine
+            self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))
+            self.sharpness = nn.Parameter(torch.tensor(4.0))
+            self.refine = nn.Linear(genes, genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
             self.mix = nn.Parameter(torch.zeros(genes))  # a of eq. 6, one logit a gene
@@ -226,7 +243,9 @@ class ASIGN(Method):
     @staticmethod
     def _global_of_region(batch: Batch) -> Tensor:
         """Return the global cell of each region cell (R,): that of its spots."""
-        return scatter(batch.global_parent, batch.region_parent, reduce="max", dim_size=len(batch.region_features))
+        return scatter(
+            batch.global_parent, batch.region_parent, reduce="max", dim_size=len(batch.region_features)
+        )
 
     def _impute(self, batch: Batch, network: Tensor) -> Tensor:
         """Mix the network's prediction with labels propagated from the known spots (eq. 5 and 6)."""
@@ -239,7 +258,9 @@ class ASIGN(Method):
         labels = labels.nan_to_num()  # a hidden label is never chosen; NaN would spread through gradients
         value = torch.where(known, labels, network)
         for _ in range(self.config.iterations):
-            mean = scatter(weight * value[index[0]], index[1], dim_size=len(network), reduce="sum") / total.clamp(min=1e-9)
+            mean = scatter(
+                weight * value[index[0]], index[1], dim_size=len(network), reduce="sum"
+            ) / total.clamp(min=1e-9)
             value = torch.where(known, labels, torch.where(total > 0, mean, value))  # eq. 5
         share = self.mix.sigmoid()
         return share * network + (1 - share) * self.refine(value)  # eq. 6

@@ -1,7 +1,7 @@
 """Known mean: the mean profile of the patient's measured section, at every spot of the others.
 
-It looks at no image and at no registration: what it scores is what knowing the patient is worth. On her2st it beats every
-printed three-dimensional result.
+It looks at no image and at no registration: what it scores is what knowing the patient is worth. On her2st it
+beats every printed three-dimensional result.
 """
 
 from torch import Tensor

@@ -1,6 +1,7 @@
 """Mean: the training mean of each gene, everywhere. The floor of every table.
 
-It looks at no image. On her2st it meets the printed two-dimensional results, which is why each table has this row.
+It looks at no image. On her2st it meets the printed two-dimensional results, which is why each table has this
+row.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Oracle: the expected label given the true rate. The ceiling, where the truth is known: on made data.
 
-E[t_g] with x ~ NB(rate, dispersion) for every gene of the panel, by drawing counts; t is the log proportion. What remains between it and
-a measurement is counting noise, which no method can predict.
+E[t_g] with x ~ NB(rate, dispersion) for every gene of the panel, by drawing counts; t is the log proportion.
+What remains between it and a measurement is counting noise, which no method can predict.
 """
 
 import torch

@@ -1,12 +1,15 @@
-"""Overlap: the known section's labels, weighted by how much the registered spots overlap. ASIGN's first 3D baseline.
+"""Overlap: the known section's labels, weighted by how much the registered spots overlap.
 
-ASIGN (Zhu et al. 2024), Table I and supplement 2.3; inspired by PASTE, which itself is not run. Neither a formula nor code is published.
+The first 3D baseline of ASIGN.
+
+ASIGN (Zhu et al. 2024), Table I and supplement 2.3; inspired by PASTE, which itself is not run. Neither a
+formula nor code is published.
 
     y_i = sum_j IoU(i, j) y_j / sum_j IoU(i, j)        over the known spots j that overlap spot i
 
 Differences from the paper
-1. The rule is ours: weights are the IoU of equal circles in closed form; a spot that no known spot overlaps takes the label of the nearest known
-   one. On arrays with a 200 um pitch that is frequent.
+1. The rule is ours: weights are the IoU of equal circles in closed form; a spot that no known spot overlaps
+   takes the label of the nearest known one. On arrays with a 200 um pitch that is frequent.
 """
 
 import numpy as np

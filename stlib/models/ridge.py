@@ -1,4 +1,6 @@
-"""Ridge: a linear map from the frozen features of a spot to its labels. The control that a trained network must beat.
+"""Ridge: a linear map from the frozen features of a spot to its labels.
+
+The control that a trained network must beat.
 
 y = x W + b, with the penalty chosen by leaving out one training patient at a time.
 """

@@ -5,8 +5,9 @@ ASIGN (Zhu et al. 2024), Table I and supplement 2.3. No code is published.
     y_i = 1/K sum_{j in top-K(i)} y_j        K = 20 known spots of the largest cosine similarity
 
 Differences from the paper
-1. "Nearest" is read as feature cosine over all known spots of the patient; features are those of the params file (the paper: ImageNet ResNet50), in one
-   shared space. The released code projects each section at random, which makes cosines across sections meaningless.
+1. "Nearest" is read as feature cosine over all known spots of the patient; features are those of the params
+   file (the paper: ImageNet ResNet50), in one shared space. The released code projects each section at
+   random, which makes cosines across sections meaningless.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ class Similarity(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         bank = batch.features[batch.known]
-        centre, scale = bank.mean(0), bank.std(0).clamp(min=1e-6)  # features of one unit, so that a cosine compares
+        centre, scale = (
+            bank.mean(0),
+            bank.std(0).clamp(min=1e-6),
+        )  # features of one unit, so that a cosine compares
         index = faiss.IndexFlatIP(bank.shape[1])
         index.add(normalize((bank - centre) / scale).numpy())
         _, nearest = index.search(

@@ -1,7 +1,10 @@
-"""Smooth: the known section's labels, denoised and averaged through the registration. A control without any learning.
+"""Smooth: the known section's labels, denoised and averaged through the registration.
 
-Labels are reduced to their leading components (weights sqrt of the spot's counts), then averaged with a Gaussian around the
-registered place of each unknown spot. It shows what position alone is worth; a learned 3D method has to add to it.
+A control without any learning.
+
+Labels are reduced to their leading components (weights sqrt of the spot's counts), then averaged with a
+Gaussian around the registered place of each unknown spot. It shows what position alone is worth; a learned 3D
+method has to add to it.
 """
 
 import torch

@@ -1,7 +1,10 @@
-"""Smooth ridge: half of `smooth`, half a ridge from the known section's features. The strongest control in 3d.
+"""Smooth ridge: half of `smooth`, half a ridge from the known section's features.
 
-The ridge is fitted on the measured section of the very patient, on frozen features of its spots; the smoother carries its labels through the
-registration. Two simple estimates whose errors differ: a learned 3D method is worth its cost only where it beats their mean.
+The strongest control in 3d.
+
+The ridge is fitted on the measured section of the very patient, on frozen features of its spots; the smoother
+carries its labels through the registration. Two simple estimates whose errors differ: a learned 3D method is
+worth its cost only where it beats their mean.
 """
 
 import torch

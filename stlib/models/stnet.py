@@ -1,17 +1,20 @@
 """ST-Net: one image network, from the patch of a spot to its labels.
 
-He et al., Nature Biomedical Engineering 2020, "Integrating spatial gene expression and breast tumour morphology via deep learning",
-doi:10.1038/s41551-020-0578-x. Written from the paper and its specification; no code was copied.
+He et al., Nature Biomedical Engineering 2020, "Integrating spatial gene expression and breast tumour
+morphology via deep learning", doi:10.1038/s41551-020-0578-x. Written from the paper and its specification; no
+code was copied.
 
-    y = W CNN(patch) + b        CNN = DenseNet-121 pretrained on ImageNet, W = 0 and b = mean training label at the start
+    y = W CNN(patch) + b        CNN: DenseNet-121, pretrained on ImageNet; at the start W = 0, b = mean label
 
 Shapes: patch (N, 3, P, P) -> expression (N, G).
 
 Differences from the paper
-1. Pixels are standardised with ImageNet's mean and deviation; the paper estimates both from about twelve training batches.
-2. The epoch is chosen by one held-out training patient; the paper sums over a 4-fold split of the training patients. It retrains on all of them
-   afterwards, and so does the house's loop.
-3. The loss is the mean over the batch, with the learning rate times the paper's batch of 32, which is the same step as its sum with 1e-6.
+1. Pixels are standardised with ImageNet's mean and deviation; the paper estimates both from about twelve
+   training batches.
+2. The epoch is chosen by one held-out training patient; the paper sums over a 4-fold split of the training
+   patients. It retrains on all of them afterwards, and so does the house's loop.
+3. The loss is the mean over the batch, with the learning rate times the paper's batch of 32, which is the
+   same step as its sum with 1e-6.
 4. Labels are those of the protocol (log proportion over the panel; the paper: over all genes).
 5. A spot whose patch leaves the slide is kept, on white; the paper drops it.
 """

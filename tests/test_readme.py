@@ -1,0 +1,42 @@
+"""The README says what the results and the Makefile say."""
+
+import re
+
+from stlib.paths import ROOT
+from stlib.rendered import quote
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_tables_are_those_of_the_results():
+    assert len(re.findall(r"<!-- results/\S+ -->", README)) == 2
+    assert quote(README) == README
+
+
+def test_a_changed_result_is_noticed(tmp_path):
+    for name in ("toy", "her2st_small"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "table1.md").write_text(
+            "caption\n\n**2d**\n\n| a |\n| 1 |\n\n- note\n"
+        )
+    changed = quote(README, tmp_path)
+    assert changed != README and "| 1 |" in changed and "- note" not in changed
+
+
+def test_every_make_target_it_names_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z][a-z0-9-]+)", README)) - {"is"}:
+        assert target == "reproduce-table1" or re.search(rf"^{target}[ :]", makefile, re.MULTILINE), target
+
+
+def test_the_figures_it_shows_exist():
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_ci_runs_the_test_command_and_nothing_else():
+    lines = [
+        line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")
+    ]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make test"]
+    assert "make test" in README

@@ -1,0 +1,148 @@
+"""Nobody leaks labels: under `strict`, what a test section measured cannot change what is predicted for it.
+
+The counts of the hidden sections are replaced in the raw files, and the whole chain runs on both versions: reading,
+preparing, registration, features, panel, training and its choice of the epoch, prediction.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stlib import batch, datasets, paths, train
+from stlib.batch import Feed
+from stlib.metrics import pcc_per_gene
+from stlib.models import method, names
+from stlib.registration import register_dataset
+from stlib.sections import load_sections
+from stlib.splits import folds
+from stlib.train import Task, train_fold
+
+CASES = [(name, protocol) for name in names() if name != "oracle" for protocol in method(name).PROTOCOLS]
+SMALL = {
+    "asign": {"encoder": "frozen", "width": 16, "heads": 2, "rounds": 1, "transformer_layers": 1, "lr": 0.02, "epochs": 2},
+    "stnet": {"encoder": "test_resnet@untrained", "lr": 0.02, "epochs": 1, "patch_px": 16, "views": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def short(toy):
+    """The toy with two sections a patient and a short training: three patients to learn from, one of them held back."""
+    sections = {patient: stack[:2] for patient, stack in toy.sections.items()}
+    return toy.model_copy(update={"sections": sections, "overrides": SMALL})
+
+
+def other_counts(table, rng):
+    """Return counts of the same shape from another law, with other totals."""
+    return rng.negative_binomial(1, rng.uniform(0.001, 0.2, table.shape[1]), table.shape) + 1
+
+
+@pytest.fixture(scope="module")
+def prepared(short, tmp_path_factory):
+    """Return a data folder, prepared from raw files of which the named sections have other counts; made once each.
+
+    Slides and caches, which hold no counts, are those of the checkout.
+    """
+    made = {}
+
+    def make(*corrupted) -> Path:
+        if corrupted in made:
+            return made[corrupted]
+        data = tmp_path_factory.mktemp("data")
+        raw, done = data / "raw/toy", data / "processed/toy"
+        raw.mkdir(parents=True)
+        done.mkdir(parents=True)
+        (data / "cache").symlink_to(paths.DATA / "cache")
+        for name in short.with_slide:
+            for file in paths.raw("toy").glob(f"{name}.*"):
+                (raw / file.name).symlink_to(file)
+            for suffix in (".tif", ".json", ".tif.sha256"):
+                (done / f"{name}{suffix}").symlink_to(paths.slide_file("toy", name).with_suffix(suffix))
+        rng = np.random.default_rng(1)
+        for name in corrupted:
+            file = raw / f"{name}.counts.tsv"
+            table = pd.read_csv(file, sep="\t", index_col=0)
+            table[:] = other_counts(table, rng)
+            file.unlink()
+            table.to_csv(file, sep="\t")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(paths, "DATA", data)
+            datasets.prepare(short, raw)
+            register_dataset(short)
+        made[corrupted] = data
+        return data
+
+    return make
+
+
+@pytest.fixture
+def run(short, prepared, monkeypatch, tmp_path):
+    """Return a function that trains and predicts the fold P1 on raw files of which some sections have other counts."""
+
+    def train_on(model, protocol, corrupted, setting="strict"):
+        fold = folds(short, protocol, setting)[0]
+        data = prepared(*corrupted)
+        with monkeypatch.context() as patch:
+            patch.setattr(paths, "DATA", data)
+            folder = tmp_path / "-".join(("run", *corrupted))
+            return train_fold(Task(short, fold, model, protocol, 0, folder, "recipe"))[0]
+
+    return train_on
+
+
+def hidden(short, protocol):
+    fold = folds(short, protocol)[0]
+    assert fold.validation and not set(fold.test) & {*fold.train, *fold.known, *fold.panel}
+    return fold.test
+
+
+@pytest.mark.parametrize(("model", "protocol"), CASES, ids=lambda value: value)
+def test_counts_of_hidden_sections_cannot_change_a_prediction(run, short, model, protocol):
+    true = run(model, protocol, ())
+    other = run(model, protocol, hidden(short, protocol))
+    tested = ~true.obs["known"].to_numpy()
+    assert (
+        np.abs(true.truth[tested] - other.truth[tested]).mean() > 1
+    )  # they were replaced, in all of the chain
+    assert other.genes.tolist() == true.genes.tolist()
+    assert other.prediction.tobytes() == true.prediction.tobytes()
+
+
+# ---- the test above can fail ----------------------------------------------------------------------------------------
+
+
+def test_counts_of_a_training_section_change_the_prediction(run):
+    true, other = run("mean", "2d", ()), run("mean", "2d", ("P2-1",))
+    assert other.prediction.tobytes() != true.prediction.tobytes()
+
+
+def test_under_published_the_panel_looks_at_the_test_sections(run, short):
+    true = run("mean", "2d", (), "published")
+    other = run("mean", "2d", hidden(short, "2d"), "published")
+    assert set(other.genes) != set(true.genes)
+
+
+# ---- what is learned comes from the image ---------------------------------------------------------------------------
+
+
+def test_features_of_other_places_remove_the_gain_of_asign(toy, tmp_path, monkeypatch):
+    """Trained on true features, `asign` predicts from those of other spots and cells of the section: PCC per gene is lost."""
+    settings = toy.overrides["asign"] | {"width": 32, "epochs": 6}
+    params = toy.model_copy(update={"overrides": {"asign": settings}})
+    fold = replace(folds(params, "2d")[0], validation=())
+    true, _, model = train_fold(Task(params, fold, "asign", "2d", 0, tmp_path, "recipe"))
+
+    rng, features = np.random.default_rng(0), batch.features
+    monkeypatch.setattr(batch, "features", lambda *args: rng.permutation(np.array(features(*args))))
+    feed = Feed(
+        params, load_sections(params, fold.test), true.genes.tolist(), unit=model.UNIT, needs=model.needs(model.config),
+        protocol="2d", batch_size=model.config.batch_size, hidden=fold.test,
+    )  # fmt: skip
+    fabric = train.Fabric(accelerator="cpu", devices=1)
+    mixed = train.predict(model, feed, fold.test, (), fabric)
+    mixed = np.concatenate([mixed[name] for name in fold.test])
+    assert mixed.shape == true.prediction.shape
+    assert np.nanmean(pcc_per_gene(true.prediction, true.truth)) > 0.25
+    assert abs(np.nanmean(pcc_per_gene(mixed, true.truth))) < 0.08
