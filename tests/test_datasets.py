@@ -1,0 +1,74 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from stlib import datasets, paths
+from stlib.params import Expect
+from stlib.sections import read_section
+
+
+def test_an_unknown_reader_is_refused_with_the_nearest(toy):
+    wrong = toy.model_copy(update={"source": toy.source.model_copy(update={"reader": "her2"})})
+    with pytest.raises(ValueError, match=r"params/toy.yaml: source.reader 'her2' is no file .*nearest: 'her2st'"):
+        datasets.reader(wrong)
+    assert datasets.reader(toy).__name__ == "stlib.datasets.toy"
+
+
+def test_a_folder_of_the_user_must_exist(toy, tmp_path):
+    assert datasets.raw_folder(toy) == paths.raw("toy")
+    assert datasets.raw_folder(toy, str(tmp_path)) == tmp_path.resolve()
+    with pytest.raises(FileNotFoundError, match="DATA=.*nowhere is no folder; give the folder that holds the files of 'toy'"):
+        datasets.raw_folder(toy, str(tmp_path / "nowhere"))
+
+
+def test_totals_by_hand(toy_sections):
+    a, b = toy_sections["P1-1"], toy_sections["P1-2"]
+    b = replace(b, genes=b.genes[2:], counts=b.counts[:, 2:])
+    assert datasets.totals({"a": a, "b": b}) == {
+        "sections": 2,
+        "spots": len(a) + len(b),
+        "umi": a.counts.sum() + b.counts.sum(),
+        "genes_union": 120,
+        "genes_common": 118,
+    }
+
+
+def test_what_was_found_is_compared_with_what_is_expected():
+    found = {"sections": 36, "spots": 13620, "umi": 5}
+    lines = datasets.compare(found, Expect(sections=36, spots=13594)).splitlines()
+    assert lines[0].split(maxsplit=1) == ["sections", "36 as expected"]
+    assert lines[1].split(maxsplit=1) == ["spots", "13620 WARNING: expected 13594"]
+    assert lines[2].split(maxsplit=1) == ["umi", "5"]  # nothing is expected
+    assert "WARNING" not in datasets.compare(found, None)
+
+
+@pytest.fixture
+def one(toy, tmp_path, monkeypatch):
+    """The toy with one section, its raw files in an empty house."""
+    raw = tmp_path / "raw/toy"
+    raw.mkdir(parents=True)
+    for file in paths.raw("toy").glob("P1-1.*"):
+        (raw / file.name).symlink_to(file)
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    return toy.model_copy(update={"sections": {"P1": ["P1-1"]}}), raw
+
+
+def test_prepare_writes_sections_and_manifest_and_keeps_a_slide_of_the_same_origin(one, toy_sections):
+    params, raw = one
+    manifest = datasets.prepare(params, raw)
+    assert json.loads((paths.processed("toy") / "manifest.json").read_text()) == manifest
+    assert set(manifest["P1-1"]) == {"h5ad", "tif"}
+    found = read_section(paths.section_file("toy", "P1-1"))
+    assert (found.counts != toy_sections["P1-1"].counts).nnz == 0
+
+    slide = paths.slide_file("toy", "P1-1")
+    before = slide.stat().st_mtime_ns
+    assert datasets.prepare(params, raw) == manifest
+    assert slide.stat().st_mtime_ns == before
+
+    image, other = raw / "P1-1.tif", slide.read_bytes()
+    image.unlink()
+    image.write_bytes(other + b"\0")  # the same picture in another file
+    assert datasets.prepare(params, raw)["P1-1"]["tif"] != manifest["P1-1"]["tif"]
+    assert slide.stat().st_mtime_ns != before
