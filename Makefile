@@ -7,14 +7,17 @@ SHELL := /bin/bash
 
 DATASET ?= toy#       a file in params/
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
-SETTING ?= strict#    strict or published
-SEED    ?= 0
-JOBS    ?= $(shell nproc)
+MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if wanted
+PROTOCOL ?= 2d#       of `make train`: 2d or 3d
+SETTING ?= strict#    of `make train`: strict or published
+SEED    ?= 0#         of `make train`
+JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
 ARGS    ?=#           more words for pytest
 
 MAKEFLAGS += --jobs=$(JOBS) --no-print-directory
-THREADS := $(shell echo $$(( $$(nproc) / $(JOBS) > 0 ? $$(nproc) / $(JOBS) : 1 )))
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+THREADS := $(shell echo $$(( $(CORES) / $(JOBS) > 0 ? $(CORES) / $(JOBS) : 1 )))
 export OMP_NUM_THREADS ?= $(THREADS)
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -25,7 +28,7 @@ UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 help:  ## what can be made
 	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-22s %s\n", $$1, $$2}'
-	@echo "  with DATASET=toy|her2st|her2st_small ...  DATA=folder  SETTING=strict|published  SEED=0  JOBS=2  LAUNCH="
+	@echo "  with DATASET=toy|her2st|her2st_small ...  DATA=folder  JOBS=2  LAUNCH="
 
 env: $(READY)  ## the environment in .venv, from requirements.lock
 $(READY): requirements.lock pyproject.toml
@@ -82,12 +85,13 @@ runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
 	$(call execute,-r dataset $*)
-runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml FORCE
+runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
 # ---- targets by name --------------------------------------------------------------------------------------------
 data: runs/data/$(DATASET)/run.json  ## fetch, verify and prepare DATASET
 prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and registration of DATASET
+train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
@@ -112,7 +116,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab data prepare train figures audit rendered test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

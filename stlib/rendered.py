@@ -10,6 +10,7 @@ import io
 import re
 from pathlib import Path
 
+import jupytext
 import nbformat
 from PIL import Image
 
@@ -27,6 +28,18 @@ def sources() -> dict[str, Path]:
     found = {NOTEBOOK[run.step]: run for run in (*steps, Run("tables", "toy", "table1"))}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
     return {name: run.folder / "notebook.ipynb" for name, run in sorted(found.items())}
+
+
+def retold(notebook: nbformat.NotebookNode, script: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Put the prose of the source beside the code that was run: prose may change without a new run."""
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells = []
+    for cell in script.cells:
+        cells.append(ran.pop(0) if cell.cell_type == "code" and ran else cell)
+        if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
+            cells.append(ran.pop(0))
+    notebook.cells = cells
+    return notebook
 
 
 def slim(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -81,7 +94,8 @@ def main() -> None:
         if old.stem not in found:
             old.unlink()
     for name, path in found.items():
-        text = nbformat.writes(slim(nbformat.read(path, as_version=4)))
+        script = jupytext.read(paths.NOTEBOOKS / f"{name.split('-')[0]}.py")
+        text = nbformat.writes(slim(retold(nbformat.read(path, as_version=4), script)))
         written = paths.write_text(FOLDER / f"{name}.ipynb", text + "\n")
         print(f"{written.relative_to(paths.ROOT)}  {len(text) // 1024} kB")
 

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from stlib import fingerprint, paths
-from stlib.params import Params, Record, load_params, nearest, parse
+from stlib.params import Params, Record, Setting, load_params, nearest, parse
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
 from stlib.tables import load_table, runs_needed
@@ -45,7 +45,7 @@ class Parameters(Record):
 
     dataset: str
     model: str = ""
-    setting: str = "strict"
+    setting: Setting = "strict"
     seed: int = 0
     data: str = ""
     table: str = ""
@@ -207,8 +207,14 @@ class Run:
         return fingerprint.text_hash(self.recipe, fingerprint.notebook_hash(NOTEBOOK[self.step]))
 
     def complete(self) -> bool:
-        """Return whether the run stands and a new one would be the same."""
-        return self.stamp == self.fingerprint
+        """Return whether the run stands with what it wrote beside it, and a new one would be the same."""
+        return self.stamp == self.fingerprint and all(path.exists() for path in self.products)
+
+    @property
+    def products(self) -> list[Path]:
+        """What later runs read of this one, outside its folder; if it vanishes, the run is made again."""
+        names = {"data": "manifest.json", "registration": "registration.json"}
+        return [paths.processed(self.dataset) / names[self.step]] if self.step in names else []
 
     @property
     def config(self) -> Any:
@@ -249,7 +255,7 @@ class Run:
         save_predictions(self.predictions, predictions, about)
         with paths.replacing(self.history) as temporary:
             history.to_csv(temporary, index=False)
-        return self.finish(train_seconds=float(history["seconds"].sum()) if len(history) else 0.0)
+        return self.finish(train_seconds=round(float(history["seconds"].sum()), 1) if len(history) else 0.0)
 
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
@@ -260,7 +266,7 @@ class Run:
             What the step adds: plain data.
         """
         files = [*fingerprint.modules(self.roots), paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
-        names = [str(path.relative_to(paths.ROOT)) for path in files]
+        names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
         target = self.record.relative_to(paths.OUT)
         with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
             temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))

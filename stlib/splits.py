@@ -67,7 +67,9 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
     known = [params.known[patient] for patient in tested if patient in params.known]
     seen = known if protocol == "3d" or setting == "published" else []
 
-    validation = _validation_patient(trained, params) if setting == "strict" else None
+    validation = None
+    if setting == "strict":
+        validation = _validation_patient(trained, params, least=2 if protocol == "3d" else 1)
     held_back = params.sections[validation] if validation else []
     train = [s for patient in trained if patient != validation for s in params.sections[patient]] + seen
     test = [s for patient in tested for s in params.sections[patient] if s not in seen]
@@ -85,9 +87,10 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
     )
 
 
-def _validation_patient(trained: list[str], params: Params) -> str | None:
-    """Return the training patient with the fewest sections (the last such); None if under three train."""
-    if len(trained) < 3:
+def _validation_patient(trained: list[str], params: Params, least: int) -> str | None:
+    """Return the training patient with the fewest sections, but `least`; None if under three patients train."""
+    sizes = {patient: len(params.sections[patient]) for patient in trained}
+    fitting = [patient for patient, size in sizes.items() if size >= least]
+    if len(trained) < 3 or not fitting:
         return None
-    fewest = min(len(params.sections[patient]) for patient in trained)
-    return [patient for patient in trained if len(params.sections[patient]) == fewest][-1]
+    return min(reversed(fitting), key=sizes.get)  # of equals the last

@@ -95,11 +95,13 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
         batch_size=config.batch_size,
         hidden=tuple(name for name in fold.test if name not in fold.known),
     )
-    fabric = Fabric(accelerator="auto", devices=1, precision=params.training.precision)
 
     def new_model() -> Method:
         torch.manual_seed(_seed(task, "build", 0))
         return build(task.model, config, genes=len(panel), features=feed.width)
+
+    gpu = torch.cuda.is_available() and trainable(new_model())  # what is not trained computes with numpy
+    fabric = Fabric(accelerator="cuda" if gpu else "cpu", devices=1, precision=params.training.precision)
 
     history: list[dict[str, Any]] = []
     epochs = config.epochs
@@ -147,6 +149,7 @@ def fit(
     rates = [group["lr"] for group in optimiser.param_groups]
     path, about, history = task.checkpoint(stage), task.about(stage), []
     if path.exists() and about.items() <= (saved := read_about(path)).items():
+        model.to(fabric.device)  # so that the optimiser's state arrives where its parameters are
         load_checkpoint(path, model, optimiser, task.model)
         history = saved["history"]
     else:

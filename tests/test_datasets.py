@@ -10,7 +10,9 @@ from stlib.sections import read_section
 
 def test_an_unknown_reader_is_refused_with_the_nearest(toy):
     wrong = toy.model_copy(update={"source": toy.source.model_copy(update={"reader": "her2"})})
-    with pytest.raises(ValueError, match=r"params/toy.yaml: source.reader 'her2' is no file .*nearest: 'her2st'"):
+    with pytest.raises(
+        ValueError, match=r"params/toy.yaml: source.reader 'her2' is no file .*nearest: 'her2st'"
+    ):
         datasets.reader(wrong)
     assert datasets.reader(toy).__name__ == "stlib.datasets.toy"
 
@@ -18,7 +20,9 @@ def test_an_unknown_reader_is_refused_with_the_nearest(toy):
 def test_a_folder_of_the_user_must_exist(toy, tmp_path):
     assert datasets.raw_folder(toy) == paths.raw("toy")
     assert datasets.raw_folder(toy, str(tmp_path)) == tmp_path.resolve()
-    with pytest.raises(FileNotFoundError, match="DATA=.*nowhere is no folder; give the folder that holds the files of 'toy'"):
+    with pytest.raises(
+        FileNotFoundError, match="DATA=.*nowhere is no folder; give the folder that holds the files of 'toy'"
+    ):
         datasets.raw_folder(toy, str(tmp_path / "nowhere"))
 
 

@@ -9,12 +9,18 @@ from stlib.linear import fit_ridge
 def data():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 4))
-    return features, features @ rng.normal(size=(4, 3)) + rng.normal(size=(60, 3)) + 5, np.repeat([0, 1, 2], 20)
+    return (
+        features,
+        features @ rng.normal(size=(4, 3)) + rng.normal(size=(60, 3)) + 5,
+        np.repeat([0, 1, 2], 20),
+    )
 
 
 def closed_form(features, labels, penalty):
     centred, mean = features - features.mean(0), labels.mean(0)
-    weight = np.linalg.solve(centred.T @ centred + penalty * np.eye(features.shape[1]), centred.T @ (labels - mean))
+    weight = np.linalg.solve(
+        centred.T @ centred + penalty * np.eye(features.shape[1]), centred.T @ (labels - mean)
+    )
     return weight, mean - features.mean(0) @ weight
 
 
@@ -29,7 +35,9 @@ def test_it_is_the_closed_form(data, monkeypatch):
 
 def test_the_penalty_is_that_of_the_lowest_error_on_left_out_groups(data, monkeypatch):
     features, labels, groups = data
-    features = features + 2.0 * groups[:, None]  # each patient stains differently, which the labels do not follow
+    features = (
+        features + 2.0 * groups[:, None]
+    )  # each patient stains differently, which the labels do not follow
     monkeypatch.setattr(linear, "PENALTIES", np.array([0.1, 100.0, 1e4]))
     errors = []
     for penalty in linear.PENALTIES:

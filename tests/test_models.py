@@ -245,3 +245,25 @@ def test_imputation_fills_unknown_nodes_from_known_ones():
     out = model._impute(batch, network).ravel()
     assert out[2].item() == pytest.approx(0.5 * 4 + 0.5 * 2)  # (3 * 1 + 1 * 5) / 4 = 2, mixed half and half
     assert out[3].item() == 7.0  # no neighbour: the network alone
+
+
+def test_overlap_with_a_single_known_spot():
+    batch = stack([True, False], [0.0, 50.0], [3.0, np.nan])
+    values = build("overlap", configure("overlap", "3d"), 1, 0)(batch)["expression"].ravel()
+    assert values.tolist() == [3.0, 3.0]
+
+
+def test_a_batch_of_known_spots_alone_has_a_finite_loss():
+    model = build("asign", configure("asign", "3d", encoder="frozen", width=8, heads=2), genes=3, features=2)
+    torch.manual_seed(0)
+    batch = Batch(
+        num_nodes=4,
+        known=torch.ones(4, dtype=torch.bool),
+        expression=torch.randn(4, 3),
+        region_expression=torch.randn(2, 3),
+        global_expression=torch.randn(1, 3),
+        region_parent=torch.tensor([0, 0, 1, 1]),
+        global_parent=torch.zeros(4, dtype=torch.long),
+    )
+    out = {"expression": torch.randn(4, 3), "region": torch.randn(2, 3), "global": torch.randn(1, 3)}
+    assert model.loss(batch, out).isfinite()

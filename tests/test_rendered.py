@@ -69,6 +69,18 @@ def test_a_second_copy_is_byte_for_byte_the_first(executed):
     assert nbformat.writes(rendered.slim(nbformat.reads(once, as_version=4))) == once
 
 
+def test_prose_is_that_of_the_source_and_code_that_of_the_run(executed):
+    executed.cells.insert(1, v4.new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]}))
+    executed.cells.insert(1, v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]}))
+    parameters = v4.new_code_cell("x = 1", metadata={"tags": ["parameters"]})
+    script = v4.new_notebook(
+        cells=[v4.new_markdown_cell("# 00 anew"), parameters, v4.new_code_cell("print(12)")]
+    )
+    found = rendered.retold(executed, script).cells
+    assert [cell.source for cell in found] == ["# 00 anew", "x = 1", "x = 2", "print(12)"]
+    assert found[-1].execution_count == 3
+
+
 def test_every_notebook_and_every_model_of_table_1_has_a_copy():
     names = rendered.sources()
     assert {name.split("-")[0] for name in names} == set(NOTEBOOK.values())
@@ -81,6 +93,7 @@ def test_copies_of_runs_that_are_gone_go_too(executed, monkeypatch, tmp_path):
     monkeypatch.setattr(rendered, "FOLDER", tmp_path / "rendered")
     monkeypatch.setattr(rendered.paths, "ROOT", tmp_path)
     monkeypatch.setattr(rendered, "sources", lambda: {"00_tour": run})
+    (tmp_path / "README.md").write_text("no table here\n")
     (tmp_path / "rendered").mkdir()
     (tmp_path / "rendered" / "06_old.ipynb").write_text("{}")
     rendered.main()

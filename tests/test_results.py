@@ -1,6 +1,7 @@
 """A run: when it is done, when it would be another, and what it is made of."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -138,3 +139,19 @@ def test_the_command_says_by_its_exit_whether_a_run_stands(step, monkeypatch):
     assert results.main() == 1
     run.finish()
     assert results.main() == 0
+
+
+def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    run, manifest = Run("data", "toy"), paths.processed("toy") / "manifest.json"
+    paths.write_text(manifest, "{}")
+    run.finish()
+    assert run.complete()
+    assert f"{os.path.relpath(manifest, paths.ROOT)}:" in (run.folder / "run.d").read_text().splitlines()
+    manifest.unlink()
+    assert not run.complete()
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(ValueError, match="setting: Input .* 'strict' or 'published', found 'publishd'"):
+        results.parameters({"dataset": "toy", "setting": "publishd"}, "04_train_2d")

@@ -29,5 +29,7 @@ def test_average_of_two_spots_by_hand():
 
 
 def test_far_from_all_the_nearest_decides():
-    found = gaussian_average(np.array([[1e5, 0.0], [-1e5, 3.0]]), PLACES, LABELS, np.array([1e6, 1.0]), sigma=1.0)
+    found = gaussian_average(
+        np.array([[1e5, 0.0], [-1e5, 3.0]]), PLACES, LABELS, np.array([1e6, 1.0]), sigma=1.0
+    )
     np.testing.assert_allclose(found, LABELS[::-1])

@@ -62,3 +62,11 @@ def test_a_protocol_that_the_dataset_does_not_declare():
     params = load_params("toy").model_copy(update={"folds": {}})
     with pytest.raises(ValueError, match=r"params/toy.yaml declares no folds for protocol '3d'"):
         folds(params, "3d")
+
+
+def test_validation_in_3d_needs_a_patient_with_a_section_to_impute():
+    toy = load_params("toy")
+    sections = toy.sections | {"P4": ["P4-1"], "P3": ["P3-1", "P3-2"]}
+    params = toy.model_copy(update={"sections": sections})
+    assert folds(params, "2d")[0].validation == ("P4-1",)
+    assert folds(params, "3d")[0].validation == ("P3-1", "P3-2")

@@ -268,7 +268,10 @@ class ASIGN(Method):
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         c, scored = self.config, ~batch.known
         p_s, y_s = out["expression"][scored], batch.expression[scored]
-        loss = ((p_s - y_s) ** 2).mean() + c.pearson * pearson_loss(p_s, y_s)
+        squares = (p_s - y_s) ** 2
+        # a batch may lie in the known section alone
+        error = squares.mean() if len(squares) else squares.sum()
+        loss = error + c.pearson * pearson_loss(p_s, y_s)
         for level in LEVELS:
             p_l = out[level]
             loss = loss + c.pearson_level * pearson_loss(p_l, batch[f"{level}_expression"])

@@ -34,7 +34,7 @@ class Overlap(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         known = batch.known.numpy()
         place, labels = batch.registered.numpy(), batch.expression.numpy()[known]
-        distance, index = KDTree(place[known]).query(place, k=min(CANDIDATES, known.sum()))
+        distance, index = KDTree(place[known]).query(place, k=range(1, min(CANDIDATES, known.sum()) + 1))
         weight = circle_overlap(distance, batch.radius_um, batch.radius_um)
         alone = weight.sum(1) == 0
         weight[alone, 0] = 1.0  # the nearest, where nothing overlaps
