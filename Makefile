@@ -11,13 +11,17 @@ MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if
 PROTOCOL ?= 2d#       of `make train`: 2d or 3d
 SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train`
-JOBS    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
+JOBS    ?= $(CORES)
 LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
 ARGS    ?=#           more words for pytest
 
-MAKEFLAGS += --jobs=$(JOBS) --no-print-directory
-CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += --jobs=$(JOBS)
+endif
+MAKEFLAGS += --no-print-directory
 THREADS := $(shell echo $$(( $(CORES) / $(JOBS) > 0 ? $(CORES) / $(JOBS) : 1 )))
+export JOBS
 export OMP_NUM_THREADS ?= $(THREADS)
 export JUPYTER_PREFER_ENV_PATH := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
