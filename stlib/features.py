@@ -26,8 +26,10 @@ from stlib.params import Params
 from stlib.sections import Section
 from stlib.stain import Stain
 
+AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
-@lru_cache(maxsize=2)
+
+@lru_cache(maxsize=4)
 def encoder(spec: str, device: str | None = None, bf16: bool = False) -> Encoder:
     """Return the encoder that a word names.
 
@@ -103,6 +105,33 @@ def features(params: Params, section: Section, level: str, by: Encoder | None = 
     recipe |= {"encoder": by.name, "version": by.version}
     blocks = (by.encode(block) for block in _cut(params, section, level, centres))
     return _cached("features", recipe, _note(params, section, level, centres), blocks)
+
+
+def neighbours(params: Params, section: Section, by: Encoder | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of the 5 x 5 patches around each spot, side by side, encoded once.
+
+    Parameters
+    ----------
+    params, section, by
+        See `features`.
+
+    Returns
+    -------
+    features : np.ndarray
+        float32 (N, 25, D), row by row from the upper left; the 13th is the spot's own patch.
+    inside : np.ndarray
+        bool (N, 25): whether the centre of the patch lies on the slide. What lies beyond is white.
+    """
+    by = encoder(params.encoder) if by is None else by
+    recipe, centres = _recipe(params, section, "spot")
+    recipe |= {"encoder": by.name, "version": by.version, "around": AROUND}
+    side = np.arange(AROUND) - AROUND // 2
+    steps = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2) * params.levels["spot"].px  # (25, 2), x and y
+    around = (centres[:, None] + steps).reshape(-1, 2)
+    blocks = (by.encode(block) for block in _cut(params, section, "spot", around))
+    found = _cached("features", recipe, _note(params, section, "neighbours", around), blocks)
+    inside = ((around >= 0) & (around < section.size_px)).all(1)
+    return found.reshape(len(centres), AROUND**2, -1), inside.reshape(len(centres), -1)
 
 
 def slide_hash(path: Path) -> str:

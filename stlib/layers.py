@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,6 +41,66 @@ class Pixels(nn.Module):
     def forward(self, patch: Tensor) -> Tensor:
         """Return floats (N, 3, P, P)."""
         return (patch - self.mean) / self.std
+
+
+class GeneHead(nn.Linear):
+    """Map to genes in float32, also under autocast: near a label of -6, bfloat16 has steps of 0.03."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., G) float32 from (..., d)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+class Attention(nn.Module):
+    """Attend with several heads; fused, so that no N x M array of scores is kept.
+
+    Queries, keys and values have no bias. The ViT of HisToGene, Hist2ST, EGN and TRIPLEX.
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float = 0.0):
+        super().__init__()
+        inner = heads * head_width
+        self.heads = heads
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.out = nn.Sequential(nn.Linear(inner, width), nn.Dropout(dropout))
+
+    def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Return (B, N, d) from x (B, N, d), context (B, M, d) (default: x), bias (B or 1, heads, N, M)."""
+        key, value = self.key_value(x if context is None else context).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.query(x), key, value))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype))
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Sequential):
+    """Normalise, widen, GELU, narrow: (..., d) -> (..., d)."""
+
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0):
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(dropout),
+        )
+
+
+class TransformerBlock(nn.Module):
+    """Add attention, then a feed-forward layer, each to its normalised input."""
+
+    def __init__(self, width: int, heads: int, head_width: int, hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, head_width, dropout)
+        self.feed_forward = FeedForward(width, hidden, dropout)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """Return (B, N, d); the context (B, M, d), if any, is taken as it is."""
+        x = x + self.attention(self.norm(x), context, bias)
+        return x + self.feed_forward(x)
 
 
 def in_chunks(encode: Callable[[Tensor], Tensor], patch: Tensor, size: int = 128) -> Tensor:

@@ -18,8 +18,8 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from stlib import expression
-from stlib.batch import Feed
 from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
+from stlib.feed import Feed
 from stlib.fingerprint import text_hash
 from stlib.models import Config, Method, build, configure, method, trainable
 from stlib.params import Params
@@ -94,11 +94,12 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
         protocol=task.protocol,
         batch_size=config.batch_size,
         hidden=tuple(name for name in fold.test if name not in fold.known),
+        frozen=config.frozen,
     )
 
     def new_model() -> Method:
         torch.manual_seed(_seed(task, "build", 0))
-        return build(task.model, config, genes=len(panel), features=feed.width)
+        return build(task.model, config, feed.shape)
 
     gpu = torch.cuda.is_available() and trainable(new_model())  # what is not trained computes with numpy
     fabric = Fabric(accelerator="cuda" if gpu else "cpu", devices=1, precision=params.training.precision)
@@ -245,7 +246,8 @@ def predict(
 def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
     """Return the mean squared error on the validation patient; in 3d one of its sections is known."""
     names = fold.validation
-    known = names[:1] if feed.protocol == "3d" else ()
+    patient = feed.params.patient_of[names[0]]
+    known = (feed.params.known.get(patient, names[0]),) if feed.protocol == "3d" else ()
     predicted = predict(model, feed, names, known, fabric)
     errors = [(predicted[name] - feed.truth(name)) ** 2 for name in names if name not in known]
     return float(np.concatenate(errors).mean())

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from stlib.batch import SPOT_FIELDS, Batch, Feed, subset
+from stlib.batch import SPOT_FIELDS, Batch, Shape, subset
 from stlib.expression import top_mean_panel
-from stlib.models import build, configure, method, names, trainable
+from stlib.feed import Feed
+from stlib.models import Method, build, configure, method, names, trainable
 from stlib.train import config_of
 
 CASES = [
@@ -31,7 +32,8 @@ def feed_for(toy, toy_sections):
         config = replace(config_of(toy, name, protocol), **changes)
         kind = method(name)
         return config, Feed(
-            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size
+            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size,
+            frozen=config.frozen,
         )  # fmt: skip
 
     return make
@@ -46,12 +48,16 @@ def prepared(feed_for, toy):
         if (name, protocol) not in made:
             torch.manual_seed(0)
             config, feed = feed_for(name, protocol)
-            model = build(name, config, genes=len(feed.panel), features=feed.width)
+            model = build(name, config, feed.shape)
             model.prepare(feed.whole(toy.sections["P1"]))
             made[name, protocol] = model.eval(), feed
         return made[name, protocol]
 
     return make
+
+
+def shape(genes, features=0, positions=64):
+    return Shape(tuple(f"GENE{index}" for index in range(genes)), features, positions)
 
 
 def one_batch(feed, toy, protocol) -> Batch:
@@ -97,9 +103,9 @@ def test_hidden_labels_cannot_matter(prepared, toy, name, protocol):
     model, feed = prepared(name, protocol)
     batch = one_batch(feed, toy, protocol)
     hidden = batch.clone()
-    for key in ("expression", "depth", "region_expression", "global_expression"):
+    for key in ("expression", "depth", "counts", "region_expression", "global_expression"):
         if key in batch:
-            rows = ~batch.known if key in ("expression", "depth") else slice(None)
+            rows = ~batch.known if key in ("expression", "depth", "counts") else slice(None)
             hidden[key] = batch[key].clone()
             hidden[key][rows] = torch.nan
     torch.testing.assert_close(predicted(model, hidden), predicted(model, batch), atol=0, rtol=0)
@@ -109,13 +115,13 @@ def test_hidden_labels_cannot_matter(prepared, toy, name, protocol):
 def test_saved_and_loaded_agree(prepared, feed_for, toy, name, protocol):
     model, feed = prepared(name, protocol)
     torch.manual_seed(5)
-    again = build(name, model.config, genes=model.genes, features=model.features)
+    again = build(name, model.config, model.shape)
     again.load_state_dict(load(save({key: value.clone() for key, value in model.state_dict().items()})))
     batch = one_batch(feed, toy, protocol)
     torch.testing.assert_close(predicted(again.eval(), batch), predicted(model, batch), atol=0, rtol=0)
 
 
-TRAINED = [case for case in CASES if hasattr(method(case[0]).Config(), "lr")]
+TRAINED = [case for case in CASES if method(case[0]).loss is not Method.loss]
 trained_model = pytest.mark.parametrize(("name", "protocol"), TRAINED, ids=lambda value: value)
 
 
@@ -123,7 +129,7 @@ trained_model = pytest.mark.parametrize(("name", "protocol"), TRAINED, ids=lambd
 def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
     torch.manual_seed(0)
     config, feed = feed_for(name, protocol)
-    model = build(name, config, genes=len(feed.panel), features=feed.width)
+    model = build(name, config, feed.shape)
     assert trainable(model)
     model.prepare(feed.whole(toy.sections["P1"]))
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-2)
@@ -156,7 +162,7 @@ def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
     )
     config, feed = feed_for(name, protocol, **changes)
     section = toy.sections["P1"][:1]
-    model = build(name, config, genes=len(feed.panel), features=feed.width)
+    model = build(name, config, feed.shape)
     (batch,) = [next(iter(feed.whole(section)))]
     rows = torch.arange(24)  # few enough that features alone can tell them apart
     small = subset(batch, rows)
@@ -176,7 +182,7 @@ def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
 
 
 def test_parameter_count_of_stnet():
-    model = build("stnet", configure("stnet", "2d", encoder="densenet121@untrained"), genes=250, features=0)
+    model = build("stnet", configure("stnet", "2d", encoder="densenet121@untrained"), shape(250))
     assert (
         sum(parameter.numel() for parameter in model.parameters()) == 7_210_106
     )  # specification, section 12
@@ -209,13 +215,13 @@ def stack(known, place, labels, features=None):
 
 def test_known_mean_by_hand():
     batch = stack([True, True, False], [0.0, 1.0, 2.0], [1.0, 3.0, np.nan])
-    assert build("known_mean", configure("known_mean", "3d"), 1, 0)(batch)["expression"][2].item() == 2.0
+    assert build("known_mean", configure("known_mean", "3d"), shape(1))(batch)["expression"][2].item() == 2.0
 
 
 def test_overlap_by_hand():
     nan = float("nan")
     batch = stack([True, True, False, False], [0.0, 100.0, 50.0, 500.0], [1.0, 3.0, nan, nan])
-    values = build("overlap", configure("overlap", "3d"), 1, 0)(batch)["expression"].ravel()
+    values = build("overlap", configure("overlap", "3d"), shape(1))(batch)["expression"].ravel()
     assert values[2].item() == pytest.approx(2.0)  # both known circles overlap it equally
     assert values[3].item() == 3.0  # none does: the nearest
 
@@ -229,12 +235,12 @@ def test_similarity_by_hand():
         [[1.0, 0.0], [0.9, 0.2], [-1.0, 0.1], [1.0, 0.1]],
     )
     config = configure("similarity", "3d", neighbours=2)
-    assert build("similarity", config, 1, 2)(batch)["expression"][3].item() == 1.5
+    assert build("similarity", config, shape(1, 2))(batch)["expression"][3].item() == 1.5
 
 
 def test_imputation_fills_unknown_nodes_from_known_ones():
     config = configure("asign", "3d", encoder="frozen", width=8, heads=2, iterations=1)
-    model = build("asign", config, genes=1, features=2)
+    model = build("asign", config, shape(1, 2))
     model.sharpness.data.fill_(1.0)
     batch = Batch(
         num_nodes=4, known=torch.tensor([True, True, False, False]), expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
@@ -249,12 +255,12 @@ def test_imputation_fills_unknown_nodes_from_known_ones():
 
 def test_overlap_with_a_single_known_spot():
     batch = stack([True, False], [0.0, 50.0], [3.0, np.nan])
-    values = build("overlap", configure("overlap", "3d"), 1, 0)(batch)["expression"].ravel()
+    values = build("overlap", configure("overlap", "3d"), shape(1))(batch)["expression"].ravel()
     assert values.tolist() == [3.0, 3.0]
 
 
 def test_a_batch_of_known_spots_alone_has_a_finite_loss():
-    model = build("asign", configure("asign", "3d", encoder="frozen", width=8, heads=2), genes=3, features=2)
+    model = build("asign", configure("asign", "3d", encoder="frozen", width=8, heads=2), shape(3, 2))
     torch.manual_seed(0)
     batch = Batch(
         num_nodes=4,

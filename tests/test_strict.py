@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stlib import batch, datasets, paths, train
-from stlib.batch import Feed
+from stlib import datasets, features, paths, train
+from stlib.feed import Feed
 from stlib.metrics import pcc_per_gene
 from stlib.models import method, names
 from stlib.registration import register_dataset
@@ -134,8 +134,8 @@ def test_features_of_other_places_remove_the_gain_of_asign(toy, tmp_path, monkey
     fold = replace(folds(params, "2d")[0], validation=())
     true, _, model = train_fold(Task(params, fold, "asign", "2d", 0, tmp_path, "recipe"))
 
-    rng, features = np.random.default_rng(0), batch.features
-    monkeypatch.setattr(batch, "features", lambda *args: rng.permutation(np.array(features(*args))))
+    rng, true_features = np.random.default_rng(0), features.features
+    monkeypatch.setattr(features, "features", lambda *args: rng.permutation(np.array(true_features(*args))))
     feed = Feed(
         params, load_sections(params, fold.test), true.genes.tolist(), unit=model.UNIT, needs=model.needs(model.config),
         protocol="2d", batch_size=model.config.batch_size, hidden=fold.test,

@@ -15,9 +15,9 @@ import torch
 from lightning_fabric import Fabric
 
 from stlib import paths, train
-from stlib.batch import Feed
 from stlib.checkpoint import read_about
 from stlib.expression import top_mean_panel
+from stlib.feed import Feed
 from stlib.layers import cosine_decay
 from stlib.models import build, configure
 from stlib.splits import Fold
@@ -254,7 +254,7 @@ def mean(toy, toy_sections):
     sections = {name: toy_sections[name] for name in ("P4-1", "P4-2", "P4-3")}
     panel = top_mean_panel(sections.values(), 5)
     feed = Feed(toy, sections, panel, unit="spot", needs=frozenset(), protocol="2d", batch_size=100)
-    return build("mean", configure("mean", "2d"), 5, 0), feed
+    return build("mean", configure("mean", "2d"), feed.shape), feed
 
 
 def test_a_prediction_that_is_nan_is_refused(mean):

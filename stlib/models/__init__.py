@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from stlib.batch import Batch
+from stlib.batch import Batch, Shape
 from stlib.params import nearest
 
 
@@ -23,6 +23,7 @@ class Config:
 
     epochs: int = 0  # 0: nothing is trained
     batch_size: int = 1024  # locations per batch
+    frozen: str = "dataset"  # encoder of the frozen features; "dataset": the one its params file names
 
     def limited(self, max_epochs: int | None) -> "Config":
         """Return the settings with no more than `max_epochs` epochs."""
@@ -51,9 +52,9 @@ class Method(nn.Module):
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
     Config: ClassVar[type[Config]] = Config
 
-    def __init__(self, config: Config, genes: int, features: int):
+    def __init__(self, config: Config, shape: Shape):
         super().__init__()
-        self.config, self.genes, self.features = config, genes, features
+        self.config, self.shape = config, shape
 
     @classmethod
     def needs(cls, config: Config) -> frozenset[str]:
@@ -139,9 +140,9 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
     return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
 
 
-def build(name: str, config: Config, genes: int, features: int) -> Method:
-    """Build a method: G genes of the panel, frozen features of width D."""
-    return method(name)(config, genes, features)
+def build(name: str, config: Config, shape: Shape) -> Method:
+    """Build a method for data of a shape."""
+    return method(name)(config, shape)
 
 
 def trainable(model: Method) -> bool:

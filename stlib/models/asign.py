@@ -47,9 +47,9 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
-from stlib.batch import LEVELS, Batch
+from stlib.batch import LEVELS, Batch, Shape
 from stlib.encoders import backbone, width
-from stlib.layers import Pixels, cosine_decay, in_chunks
+from stlib.layers import GeneHead, Pixels, cosine_decay, in_chunks
 from stlib.losses import pearson_loss
 from stlib.models import Config, Method
 
@@ -124,7 +124,7 @@ class LevelHead(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.weight = nn.Parameter(torch.zeros(tokens)) if tokens > 1 else None  # a single token needs none
         self.norm = nn.LayerNorm(width)
-        self.genes = nn.Linear(width, genes)
+        self.genes = GeneHead(width, genes)
         nn.init.zeros_(self.genes.weight)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -153,17 +153,17 @@ class ASIGN(Method):
     }
     Config = ASIGNConfig
 
-    def __init__(self, config: ASIGNConfig, genes: int, features: int):
-        super().__init__(config, genes, features)
+    def __init__(self, config: ASIGNConfig, shape: Shape):
+        super().__init__(config, shape)
         d, heads = config.width, config.heads
         if config.encoder == "frozen":
             self.spot = nn.Sequential(
-                nn.Linear(features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d)
+                nn.Linear(shape.features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d)
             )
         else:
             encoder = backbone(config.encoder)
             self.spot = nn.Sequential(Pixels(), encoder, nn.Linear(width(encoder), d))
-        self.cell = nn.ModuleDict({level: nn.Linear(features, d) for level in LEVELS})
+        self.cell = nn.ModuleDict({level: nn.Linear(shape.features, d) for level in LEVELS})
         if config.cross_attention:
             self.attend = nn.ModuleDict({level: CrossAttention(d, heads, config.dropout) for level in LEVELS})
         if config.graph_attention:
@@ -175,7 +175,7 @@ class ASIGN(Method):
         sizes = {"global": rounds, "region": 2 * rounds, "spot": 2 * rounds}
         self.head = nn.ModuleDict(
             {
-                level: LevelHead(d, heads, config.transformer_layers, config.dropout, tokens, genes)
+                level: LevelHead(d, heads, config.transformer_layers, config.dropout, tokens, shape.genes)
                 for level, tokens in sizes.items()
             }
         )
@@ -183,10 +183,10 @@ class ASIGN(Method):
             # alpha of eq. 5: the log of a factor for each kind of edge, and a power of overlap + cosine
             self.factor = nn.Parameter(torch.tensor([-1.0, 0.0]))
             self.sharpness = nn.Parameter(torch.tensor(4.0))
-            self.refine = nn.Linear(genes, genes)  # L, figure 3
+            self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
-            self.mix = nn.Parameter(torch.zeros(genes))  # a of eq. 6, one logit a gene
+            self.mix = nn.Parameter(torch.zeros(shape.genes))  # a of eq. 6, one logit a gene
 
     @classmethod
     def needs(cls, config: ASIGNConfig) -> frozenset[str]:

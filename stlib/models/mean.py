@@ -9,16 +9,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stlib.batch import Batch
+from stlib.batch import Batch, Shape
 from stlib.models import Config, Method
 
 
 class Mean(Method):
     """Predict the mean label of the training spots (G,)."""
 
-    def __init__(self, config: Config, genes: int, features: int):
-        super().__init__(config, genes, features)
-        self.register_buffer("profile", torch.zeros(genes))
+    def __init__(self, config: Config, shape: Shape):
+        super().__init__(config, shape)
+        self.register_buffer("profile", torch.zeros(shape.genes))
 
     def prepare(self, train: Iterable[Batch]) -> None:
         self.profile = torch.cat([batch.expression for batch in train]).double().mean(0).float()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from stlib.batch import Batch
+from stlib.batch import Batch, Shape
 from stlib.layers import Standardise
 from stlib.linear import fit_ridge
 from stlib.models import Config, Method
@@ -21,11 +21,11 @@ class Ridge(Method):
 
     NEEDS = frozenset({"features"})
 
-    def __init__(self, config: Config, genes: int, features: int):
-        super().__init__(config, genes, features)
-        self.standardise = Standardise(features)
-        self.register_buffer("weight", torch.zeros(features, genes))
-        self.register_buffer("bias", torch.zeros(genes))
+    def __init__(self, config: Config, shape: Shape):
+        super().__init__(config, shape)
+        self.standardise = Standardise(shape.features)
+        self.register_buffer("weight", torch.zeros(shape.features, shape.genes))
+        self.register_buffer("bias", torch.zeros(shape.genes))
 
     def prepare(self, train: Iterable[Batch]) -> None:
         batches = list(train)

@@ -32,7 +32,7 @@ class SmoothRidge(Method):
         smooth = gaussian_average(
             place, place[known], low_rank(labels, depth, self.config.rank), depth, self.config.sigma_um
         )
-        scale = Standardise(self.features)
+        scale = Standardise(self.shape.features)
         scale.fit(batch.features[batch.known])
         features = scale(batch.features).numpy()
         weight, bias = fit_ridge(features[known], labels, batch.section.numpy()[known])

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from stlib.batch import Batch
+from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
-from stlib.layers import Pixels, dihedral, in_chunks
+from stlib.layers import GeneHead, Pixels, dihedral, in_chunks
 from stlib.models import Config, Method
 
 
@@ -52,11 +52,11 @@ class STNet(Method):
     NEEDS = frozenset({"patch"})
     Config = STNetConfig
 
-    def __init__(self, config: STNetConfig, genes: int, features: int):
-        super().__init__(config, genes, features)
+    def __init__(self, config: STNetConfig, shape: Shape):
+        super().__init__(config, shape)
         self.pixels = Pixels()
         self.encoder = backbone(config.encoder)
-        self.head = nn.Linear(width(self.encoder), genes)
+        self.head = GeneHead(width(self.encoder), shape.genes)
         nn.init.zeros_(self.head.weight)
 
     def prepare(self, train: Iterable[Batch]) -> None:
