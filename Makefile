@@ -55,7 +55,7 @@ lab: $(READY)  ## JupyterLab, where the .py notebooks open as notebooks
 words = $(subst /, ,$*)
 # $(1): the notebook's parameters. A run whose fingerprint still holds is only touched.
 define execute
-	@if $(PY) -m stlib.results $@; then touch $@; else $(call papermill,$(1)); fi
+	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),$(DATA)); then touch $@; else $(call papermill,$(1)); fi
 endef
 define papermill
 	mkdir -p $(@D); rm -f $@; echo "running: $(@D)"; \
@@ -101,7 +101,7 @@ figures:  ## figures of DATASET, from its Table 1
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
 audit:  ## the control table from counts alone (DATASET=her2st)
 	@$(MAKE) runs/audit/$(DATASET)/run.json DATASET=$(DATASET)
-	@cat results/$(DATASET)/audit.md
+	@cat "$$(ls -t results/$(DATASET)/audit*.md | head -n 1)"
 
 rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null

@@ -68,8 +68,8 @@ display(printed)
 # - A method has shown something only where it beats these rows.
 
 # %%
-folder = paths.RESULTS / p.dataset
-print(paths.write_text(folder / "audit.csv", table.round(6).to_csv(index=False)).relative_to(paths.OUT))
-print(paths.write_text(folder / "panel.txt", "\n".join(panel) + "\n").relative_to(paths.OUT))
-print(paths.write_text(folder / "audit.md", audit.markdown(table, printed)).relative_to(paths.OUT))
+folder, mark = paths.RESULTS / p.dataset, "" if len(sections) == len(params.patient_of) else ".incomplete"
+print(paths.write_text(folder / f"audit{mark}.csv", table.round(6).to_csv(index=False)).relative_to(paths.OUT))
+print(paths.write_text(folder / f"panel{mark}.txt", "\n".join(panel) + "\n").relative_to(paths.OUT))
+print(paths.write_text(folder / f"audit{mark}.md", audit.markdown(table, printed)).relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

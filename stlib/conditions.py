@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields
-from itertools import chain
 
 import pandas as pd
 
@@ -31,6 +30,8 @@ def reductions(runs: list[Run]) -> list[str]:
     if params.training.patience is not None:
         patience = f"{params.training.patience} epochs after the lowest validation error"
         notes.append(f"The choice of the epoch ends {patience}.")
+    if params.training.precision == "bf16-mixed":
+        notes.append("Networks are trained and applied in bfloat16, their gene heads in float32.")
     return notes + [note for run in runs for member in run.members if (note := _changed(member))]
 
 
@@ -48,16 +49,11 @@ def _changed(run: Run) -> str:
 
 
 def report(runs: list[Run]) -> pd.DataFrame:
-    """Return device, seconds and peak memory of each run, read from its record."""
+    """Return device, seconds and peak memory of each run, read from its record; controls share one."""
     shown = ("device", "train_seconds", "seconds", "peak_memory_mb")
     rows = []
-    for member in chain.from_iterable(run.members for run in runs):
-        record = json.loads(member.record.read_text())
-        about = {
-            "protocol": member.step,
-            "model": member.model,
-            "setting": member.setting,
-            "seed": member.seed,
-        }
+    for run in runs:
+        record = {"train_seconds": 0.0} | json.loads(run.record.read_text())  # controls are not trained
+        about = {"protocol": run.step, "model": run.model, "setting": run.setting, "seed": run.seed}
         rows.append(about | {key: record[key] for key in shown})
     return pd.DataFrame(rows)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from stlib import paths
 from stlib.encoders import BATCH, Encoder, Timm
-from stlib.fingerprint import file_hash, text_hash
+from stlib.fingerprint import kept_hash, text_hash
 from stlib.graph import grid_parents
 from stlib.params import Params
 from stlib.sections import Section
@@ -126,38 +126,14 @@ def neighbours(params: Params, section: Section, by: Encoder | None = None) -> t
     recipe, centres = _recipe(params, section, "spot")
     recipe |= {"encoder": by.name, "version": by.version, "around": AROUND}
     side = np.arange(AROUND) - AROUND // 2
-    steps = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2) * params.levels["spot"].px  # (25, 2), x and y
+    steps = (
+        np.stack(np.meshgrid(side, side), -1).reshape(-1, 2) * params.levels["spot"].px
+    )  # (25, 2), x and y
     around = (centres[:, None] + steps).reshape(-1, 2)
     blocks = (by.encode(block) for block in _cut(params, section, "spot", around))
     found = _cached("features", recipe, _note(params, section, "neighbours", around), blocks)
     inside = ((around >= 0) & (around < section.size_px)).all(1)
     return found.reshape(len(centres), AROUND**2, -1), inside.reshape(len(centres), -1)
-
-
-def slide_hash(path: Path) -> str:
-    """Return the SHA-256 of a slide, computed once.
-
-    It is kept beside the slide together with size and time of change, and computed anew when these differ.
-    Where the slide itself was left behind (a GPU machine to which only caches were carried), what is kept
-    counts.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is neither the slide nor its hash.
-    """
-    stamp = path.with_name(f"{path.name}.sha256")
-    kept = json.loads(stamp.read_text()) if stamp.exists() else {}
-    if not path.exists():
-        if kept:
-            return kept["sha256"]
-        raise FileNotFoundError(f"{path} is not there; prepare the dataset with `make data`")
-    state = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
-    if {key: kept.get(key) for key in state} != state:
-        kept = state | {"sha256": file_hash(path)}
-        with paths.replacing(stamp) as temporary:
-            temporary.write_text(json.dumps(kept))
-    return kept["sha256"]
 
 
 # -- caches --------------------------------------------------------------------------------------------------
@@ -170,7 +146,7 @@ def _recipe(params: Params, section: Section, level: str) -> tuple[dict[str, Any
     if level != "spot":
         centres = (grid_parents(centres, size.px)[1] + 0.5) * size.px
     recipe = {
-        "slide": slide_hash(paths.slide_file(params.name, section.name)),
+        "slide": kept_hash(paths.slide_file(params.name, section.name)),
         "centres": hashlib.sha256(np.ascontiguousarray(centres).tobytes()).hexdigest(),
         "px": size.px,
         "out_px": size.out_px,

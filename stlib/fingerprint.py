@@ -23,6 +23,40 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def kept_hash(path: Path) -> str:
+    """Return the SHA-256 of a large file, computed once.
+
+    It is kept beside the file together with size and time of change, and computed anew when these differ.
+    Where the file itself was left behind (a GPU machine to which only caches were carried), what is kept
+    counts.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither the file nor its hash.
+    """
+    stamp = path.with_name(f"{path.name}.sha256")
+    kept = json.loads(stamp.read_text()) if stamp.exists() else {}
+    if not path.exists():
+        if kept:
+            return kept["sha256"]
+        raise FileNotFoundError(f"{path} is not there; prepare the dataset with `make data`")
+    state = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+    if {key: kept.get(key) for key in state} != state:
+        kept = state | {"sha256": file_hash(path)}
+        with paths.replacing(stamp) as temporary:
+            temporary.write_text(json.dumps(kept))
+    return kept["sha256"]
+
+
+def listing_hash(folder: Path) -> str:
+    """Return the hash of the names, sizes and times of change of all files in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return text_hash(
+        [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    )
+
+
 def text_hash(*parts: Any) -> str:
     """Return the SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -71,6 +105,13 @@ def resolved(params: Params, models: list[str]) -> dict[str, Any]:
     return content
 
 
+def weights_hash(content: dict[str, Any]) -> str:
+    """Return the hash of the files that encoders among resolved parameters are read from, if any."""
+    words = [content["encoder"], *(value for own in content["overrides"].values() for value in own.values())]
+    files = [paths.ROOT / word.split("@file:")[1] for word in words if "@file:" in str(word)]
+    return text_hash([kept_hash(path) if path.exists() else "absent" for path in files])
+
+
 def data_hash(dataset: str, *, registered: bool = False) -> str:
     """Return the hash of the prepared sections, and of their alignment if the run uses it."""
     folder = paths.processed(dataset)
@@ -79,8 +120,20 @@ def data_hash(dataset: str, *, registered: bool = False) -> str:
 
 
 def code_hash(roots: list[str]) -> str:
-    """Return the hash of the code that `roots` reach."""
-    return text_hash([(str(path.relative_to(PACKAGE)), file_hash(path)) for path in modules(roots)])
+    """Return the hash of the code that `roots` reach; comments, docstrings and layout may change freely."""
+    return text_hash([(str(path.relative_to(PACKAGE)), _code(path)) for path in modules(roots)])
+
+
+def _code(path: Path) -> str:
+    """Return what a file computes, without its docstrings."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def notebook_hash(notebook: str) -> str:

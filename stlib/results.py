@@ -25,14 +25,13 @@ from stlib import fingerprint, paths
 from stlib.params import Params, Record, Setting, load_params, nearest, parse
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
-from stlib.tables import load_table, runs_needed
+from stlib.tables import SHARED, load_table, runs_needed
 
 NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
     "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
     "tables": "08_tables", "figures": "09_figures", "audit": "10_audit",
 }  # fmt: skip
-SHARED = "controls"  # the one run that all models without training share
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
     "3d": ("mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity", "oracle"),
@@ -97,6 +96,8 @@ class Run:
         A key of `NOTEBOOK`.
     dataset, model, setting, seed
         Which run; `model` is empty for a step that trains nothing.
+    data
+        Folder of the raw files, of the step `data`.
     """
 
     step: str
@@ -104,6 +105,7 @@ class Run:
     model: str = ""
     setting: str = "strict"
     seed: int = 0
+    data: str = field(default="", compare=False)
     started: float = field(default_factory=time.perf_counter, compare=False, repr=False)
 
     @classmethod
@@ -198,8 +200,8 @@ class Run:
         """Fingerprint of all that the numbers depend on: code, parameters, inputs, lock."""
         key = (self.step, self.dataset, self.model, self.setting, self.seed)
         uses = fingerprint.resolved(self.params, [run.model for run in self.members])
-        lock = fingerprint.file_hash(paths.LOCK)
-        return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, lock)
+        files = fingerprint.weights_hash(uses), fingerprint.file_hash(paths.LOCK)
+        return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files)
 
     @property
     def fingerprint(self) -> str:
@@ -208,7 +210,16 @@ class Run:
 
     def complete(self) -> bool:
         """Return whether the run stands with what it wrote beside it, and a new one would be the same."""
-        return self.stamp == self.fingerprint and all(path.exists() for path in self.products)
+        return (
+            self.stamp == self.fingerprint
+            and all(path.exists() for path in self.products)
+            and (not self.data or self.source == json.loads(self.record.read_text())["source"])
+        )
+
+    @property
+    def source(self) -> str:
+        """Which raw files the step `data` reads, if it is told a folder; without one, what was read stands."""
+        return fingerprint.listing_hash(Path(self.data)) if self.data else ""
 
     @property
     def products(self) -> list[Path]:
@@ -278,6 +289,7 @@ class Run:
             "seed": self.seed,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
+            "source": self.source,
             "parameters": fingerprint.resolved(self.params, [run.model for run in self.members]),
             "versions": {name: metadata.version(name) for name in VERSIONS}
             | {"python": platform.python_version()},
@@ -311,9 +323,11 @@ def device() -> str:
 def main() -> int:
     """End with 0 if the run whose record is named is complete.
 
-    ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``
+    ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``; of the step `data` the folder of the raw
+    files may follow.
     """
-    return int(not Run.at(Path(sys.argv[1]).resolve().parent).complete())
+    run = replace(Run.at(Path(sys.argv[1]).resolve().parent), data="".join(sys.argv[2:]))
+    return int(not run.complete())
 
 
 if __name__ == "__main__":

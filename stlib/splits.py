@@ -13,8 +13,9 @@ of each test patient joins the training sections.
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
-from stlib.params import Params
+from stlib.params import Params, Setting
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
     Raises
     ------
     ValueError
-        If the dataset declares no folds for the protocol.
+        If the dataset declares no folds for the protocol, or the setting is unknown.
     """
+    if setting not in get_args(Setting):
+        raise ValueError(f"setting is {' or '.join(get_args(Setting))}, found '{setting}'")
     if protocol not in params.folds:
         raise ValueError(
             f"params/{params.name}.yaml declares no folds for protocol '{protocol}' "

@@ -7,6 +7,7 @@ there. Predictions are returned; nothing is scored here.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,8 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train a model on the named sections, from its last checkpoint if there is one.
 
-    The learning rate follows the model's own schedule over `epochs`. Each epoch draws from its own seed, so
+    The learning rate follows the model's own schedule over `epochs`: where an epoch was chosen, the final
+    training runs the whole schedule in that many epochs. Each epoch draws from its own seed, so
     an interrupted training goes on exactly as if nothing had happened.
 
     Returns
@@ -226,10 +228,11 @@ def predict(
         Section -> prediction (N, G) float32, rows in the section's order.
     """
     model.eval().to(fabric.device)
+    precision = fabric.autocast if trainable(model) else nullcontext  # a control computes in float32
     order = list(feed.order)
     out = {name: np.full((len(feed.sections[name]), len(feed.panel)), np.nan, np.float32) for name in names}
     for batch in feed.whole(names, known=known, labelled=False):
-        with fabric.autocast():
+        with precision():
             values = model.predict(batch.to(fabric.device)).float().cpu().numpy()
         section, row = batch.section.cpu().numpy(), batch.row.cpu().numpy()
         for index in np.unique(section):
@@ -237,8 +240,8 @@ def predict(
     for name, values in out.items():
         if np.isnan(values).any():
             raise ValueError(
-                f"model predicted NaN for {int(np.isnan(values).any(1).sum())} of {len(values)} spots of section "
-                f"'{name}'; it diverged or read a hidden label"
+                f"model predicted NaN for {int(np.isnan(values).any(1).sum())} of {len(values)} spots of "
+                f"section '{name}'; it diverged or read a hidden label"
             )
     return out
 

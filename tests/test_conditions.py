@@ -64,3 +64,17 @@ def test_the_report_has_a_line_per_run(run):
     run.record.write_text(json.dumps(record))
     (line,) = conditions.report([run]).to_dict("records")
     assert line == {"protocol": "3d", "model": "asign", "setting": "strict", "seed": 0} | record
+
+
+def test_controls_that_share_a_run_share_its_line(run, monkeypatch):
+    record = {"device": "CPU, 2 cores", "seconds": 6.0, "peak_memory_mb": 900}
+    shared = Run("3d", "toy", "controls")
+    shared.folder.mkdir(parents=True)
+    shared.record.write_text(json.dumps(record))
+    (line,) = conditions.report([shared]).to_dict("records")
+    assert line["model"] == "controls" and line["train_seconds"] == 0 and line["seconds"] == 6.0
+
+
+def test_the_precision_is_said(run):
+    notes = conditions.reductions([with_params(run, overrides={}, training=Training(precision="bf16-mixed"))])
+    assert notes[1] == "Networks are trained and applied in bfloat16, their gene heads in float32."

@@ -13,7 +13,8 @@ import pytest
 from stlib import features as module
 from stlib import paths
 from stlib.encoders import Timm
-from stlib.features import encoder, features, patches, slide_hash
+from stlib.features import encoder, features, patches
+from stlib.fingerprint import kept_hash
 from stlib.slide import Slide, write_pyramid
 from stlib.stain import NAMES, Stain
 
@@ -79,7 +80,7 @@ def test_features_are_those_of_the_patches(data):
 def test_a_second_call_computes_nothing(data, monkeypatch):
     first = np.array(features(data.params, data.section, "region"))
     monkeypatch.setattr("stlib.slide.Slide", lambda path: pytest.fail("read again"))
-    monkeypatch.setattr(module, "file_hash", lambda path: pytest.fail("hashed again"))
+    monkeypatch.setattr("stlib.fingerprint.file_hash", lambda path: pytest.fail("hashed again"))
     assert np.array_equal(features(data.params, data.section, "region"), first)
     data.path.unlink()  # caches were carried to another machine, the slide was not
     assert np.array_equal(features(data.params, data.section, "region"), first)
@@ -116,7 +117,7 @@ def test_a_note_says_what_an_array_is(data):
         "stain",
         [4, 52],
     )
-    assert (note["px"], note["out_px"], note["slide"]) == (100, 50, slide_hash(data.path))
+    assert (note["px"], note["out_px"], note["slide"]) == (100, 50, kept_hash(data.path))
 
 
 def test_damage_is_noticed_and_repaired(data):
@@ -146,9 +147,9 @@ def test_an_interrupted_encoder_leaves_nothing(data):
 
 
 def test_slide_hash_follows_the_file(data, monkeypatch):
-    found = slide_hash(data.path)
+    found = kept_hash(data.path)
     assert found == hashlib.sha256(data.path.read_bytes()).hexdigest()
     data.path.write_bytes(b"another")
-    assert slide_hash(data.path) == hashlib.sha256(b"another").hexdigest()
+    assert kept_hash(data.path) == hashlib.sha256(b"another").hexdigest()
     with pytest.raises(FileNotFoundError, match="S9.tif is not there; prepare the dataset with `make data`"):
-        slide_hash(paths.slide_file("made", "S9"))
+        kept_hash(paths.slide_file("made", "S9"))

@@ -15,7 +15,7 @@ from stlib.datasets import her2st
 from stlib.download import matches, read_manifest
 from stlib.params import Params, load_params, parse
 
-HER2ST = Path(os.environ.get("STLIB_HER2ST", paths.ROOT / "../shared/data/her2st")).resolve()
+HER2ST = Path(os.environ.get("STLIB_HER2ST", paths.raw("her2st"))).resolve()
 real = pytest.mark.skipif(
     not HER2ST.is_dir(), reason="needs the her2st files; set STLIB_HER2ST to their folder"
 )

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from stlib import paths, results
+from stlib.models import Method, method, names
 from stlib.predictions import Predictions, load_predictions
 from stlib.results import Run
 
@@ -155,3 +156,21 @@ def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(ValueError, match="setting: Input .* 'strict' or 'published', found 'publishd'"):
         results.parameters({"dataset": "toy", "setting": "publishd"}, "04_train_2d")
+
+
+def test_the_controls_are_all_models_without_training():
+    for protocol, listed in results.CONTROLS.items():
+        untrained = {name for name in names() if method(name).loss is Method.loss and protocol in method(name).PROTOCOLS}
+        assert set(listed) == untrained
+
+
+def test_another_folder_of_raw_files_makes_the_data_anew(out, tmp_path, monkeypatch):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "A.tsv").write_text("1")
+    monkeypatch.setattr(Run, "products", [])
+    Run("data", "toy", data=str(raw)).finish()
+    assert Run("data", "toy", data=str(raw)).complete()
+    assert Run("data", "toy").complete()  # without a folder, what was read stands
+    (raw / "A.tsv").write_text("22")
+    assert not Run("data", "toy", data=str(raw)).complete()

@@ -64,6 +64,11 @@ def test_a_protocol_that_the_dataset_does_not_declare():
         folds(params, "3d")
 
 
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ValueError, match="setting is strict or published, found 'stict'"):
+        folds(load_params("toy"), "2d", "stict")
+
+
 def test_validation_in_3d_needs_a_patient_with_a_section_to_impute():
     toy = load_params("toy")
     sections = toy.sections | {"P4": ["P4-1"], "P3": ["P3-1", "P3-2"]}

@@ -145,7 +145,6 @@ def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)
     assert run.folder / "predictions.h5ad" == kept.predictions
-    assert tables.SHARED == results.SHARED
 
 
 def test_the_fragment_has_a_target_with_help_and_the_runs_of_each_dataset(folder):
