@@ -11,7 +11,8 @@ from IPython.display import Markdown, display
 
 from stlib import conditions, paths, render, show
 from stlib.results import Run, parameters
-from stlib.tables import frame, load_table, runs_needed
+from stlib.scores import by_patient, frame, patient_scores
+from stlib.tables import load_table, runs_needed
 
 # %% tags=["parameters"]
 dataset: str = "toy"   # a file in params/
@@ -37,7 +38,8 @@ print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
 # Computed from predictions alone, by the same lines for every method. Reductions against the papers are printed under the table.
 
 # %% tags=["nbval-check-output"]
-found = frame(declared, p.dataset)
+scores = patient_scores(declared, p.dataset)
+found = frame(declared, p.dataset, scores)
 notes = [*params.notes, *conditions.reductions(needed)]
 text = render.markdown(declared, found, notes)
 print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
@@ -64,5 +66,7 @@ display(report)
 folder = paths.RESULTS / p.dataset
 for suffix, render_as in render.RENDERERS.items():
     print(paths.write_text(folder / f"{p.table}.{suffix}", render_as(declared, found, notes)).relative_to(paths.OUT))
+patients = by_patient(declared, p.dataset, scores).round(declared.decimals)
+print(paths.write_text(folder / f"{p.table}.patients.csv", patients.to_csv(index=False)).relative_to(paths.OUT))
 paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
 print(run.finish().relative_to(paths.OUT))

@@ -11,7 +11,8 @@ from IPython.display import display
 from stlib import figures, paths, show
 from stlib.alignment import load_registration
 from stlib.results import Run, parameters
-from stlib.tables import frame, load_table
+from stlib.scores import frame, patient_scores
+from stlib.tables import load_table
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/
@@ -29,7 +30,7 @@ display(show.settings(params))
 
 # %%
 table = load_table("table1")
-drawn = {"table1": figures.table_dots(frame(table, p.dataset))}
+drawn = {"table1": figures.table_dots(frame(table, p.dataset, patient_scores(table, p.dataset)))}
 display(drawn["table1"])
 
 # %% [markdown]

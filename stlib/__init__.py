@@ -2,14 +2,14 @@
 
 The path of the data, and the module that holds each step:
 
-what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (wide tables)
+what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (wide files)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `encoders` and `stain`, `features` (their cache), `graph`
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them)
-one protocol for all   `splits` (folds), `batch` (what a model is fed), `train` (the one loop), `checkpoint`
-methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
+one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
+methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`, `retrieval`
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`
-numbers                `metrics`, `audit` (controls from counts alone), `tables` (declared), `render` (as text)
-pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (what people browse)
+numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
+pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (for browsing)
 """

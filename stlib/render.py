@@ -1,4 +1,4 @@
-"""A table as people read it: markdown, LaTeX, HTML and CSV, from `stlib.tables.frame`.
+"""A table as people read it: markdown, LaTeX, HTML and CSV, from `stlib.scores.frame`.
 
 One section per protocol and setting; ours, and where a paper reports the number, its value and the
 difference. Controls are set in italics and named so; the best method of a section is bold; ‡ marks a method
@@ -180,7 +180,7 @@ def markdown(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> st
     table
         The declaration.
     found
-        Its numbers, from `stlib.tables.frame`.
+        Its numbers, from `stlib.scores.frame`.
     notes
         What the reader must know besides, one sentence each.
     """

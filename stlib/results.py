@@ -169,8 +169,8 @@ class Run:
             "data": ["stlib.datasets", source],
             "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
             "registration": ["stlib.registration", "stlib.graph"],
-            "tables": ["stlib.tables", "stlib.render", "stlib.conditions"],
-            "figures": ["stlib.figures", "stlib.tables", "stlib.metrics"],
+            "tables": ["stlib.scores", "stlib.render", "stlib.conditions"],
+            "figures": ["stlib.figures", "stlib.scores"],
             "audit": ["stlib.audit", source],
         }[self.step]
 

@@ -1,13 +1,11 @@
 """A table is declared once, in `tables/<name>.yaml`; runs, Make targets and numbers follow.
 
-``python -m stlib.tables`` prints the targets for the Makefile. It is called before anything is made, so
-this module imports the heavy libraries only where numbers are computed. How a table looks is
-`stlib.render`.
+``python -m stlib.tables`` prints the targets for the Makefile, before anything is made: no heavy library is
+imported here. Numbers are computed by `stlib.scores`; how a table looks is `stlib.render`.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -15,13 +13,7 @@ from pydantic import Field
 from stlib import paths
 from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from stlib.predictions import Predictions
-
 SHARED = "controls"  # the run that all models without training share
-Load = Callable[["Run"], "Predictions"]
 
 
 class Reported(Record):
@@ -145,138 +137,6 @@ def runs_needed(table: Table, dataset: str) -> list[Run]:
         shared = row.run or (SHARED if row.role != "method" else row.model)
         needed += [run._replace(model=shared) for run in runs_of(table, row, dataset)]
     return list(dict.fromkeys(needed))
-
-
-def read_run(run: Run) -> "Predictions":
-    """Read the predictions of a run from its folder."""
-    from stlib.predictions import load_predictions
-
-    return load_predictions(run.folder / "predictions.h5ad")
-
-
-def patient_scores(table: Table, dataset: str, load: Load = read_run) -> "pd.DataFrame":
-    """Score every row of a table for a dataset.
-
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    load
-        Run -> predictions. Default: from the run's folder.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row, metric, seed and patient (or fold, where the metric pools its patients): `row`
-        (its place in `rows_for`), `metric`, `seed`, `unit`, `value`, `undefined` (share of correlations
-        without a value) and `constant` (whether the row predicts the same everywhere in a section).
-
-    Raises
-    ------
-    ValueError
-        If a metric is unknown, or a prediction is not finite.
-    FileNotFoundError
-        If a run is missing.
-    """
-    import pandas as pd
-
-    from stlib import metrics
-
-    for column in table.metrics:
-        metrics.find(column.metric)
-    parts = []
-    for place, row in enumerate(rows_for(table, dataset)):
-        for run in runs_of(table, row, dataset):
-            predictions = load(run)
-            constant = metrics.constant(predictions)
-            for column in table.metrics:
-                scores = metrics.scores(predictions, column.metric).rename_axis("unit").reset_index()
-                parts.append(scores.assign(row=place, metric=column.metric, seed=run.seed, constant=constant))
-    if not parts:
-        raise ValueError(
-            f"tables/{table.name}.yaml has no row for dataset '{dataset}'; add one, or folds to "
-            f"params/{dataset}.yaml"
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def frame(table: Table, dataset: str, load: Load = read_run) -> "pd.DataFrame":
-    """Compute the numbers of a table: ours, reported, and the difference.
-
-    Parameters and errors are those of `patient_scores`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row and metric, in the table's order: `protocol`, `setting`, `label`, `model`, `role`,
-        `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds: `unit`),
-        `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of the
-        methods of its protocol and setting; `beaten`: a method that is no better than the best control
-        there.
-    """
-    import pandas as pd
-
-    from stlib import metrics
-
-    scores = patient_scores(table, dataset, load)
-    published = _published()
-    lines = []
-    for place, row in enumerate(rows_for(table, dataset)):
-        for column in table.metrics:
-            own = scores[(scores["row"] == place) & (scores["metric"] == column.metric)]
-            line = {key: getattr(row, key) for key in ("protocol", "setting", "label", "model", "role")}
-            line |= {"metric": column.metric, "unit": metrics.find(column.metric).unit}
-            line |= metrics.summary(own.groupby("unit")["value"].mean())._asdict()
-            line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
-            line |= _reported(published, table, row, column, dataset)
-            lines.append(line)
-    return _ranked(pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"]))
-
-
-def _published() -> "pd.DataFrame":
-    """Read every number the papers print."""
-    import pandas as pd
-
-    key = ["paper", "table", "dataset", "row", "metric"]
-    return pd.read_csv(paths.TABLES / "reported.csv", dtype=dict.fromkeys(key, str))
-
-
-def _reported(
-    published: "pd.DataFrame", table: Table, row: Row, column: Column, dataset: str
-) -> dict[str, float]:
-    """Return what the paper reports for one cell, NaN where it reports nothing."""
-    nothing = {"reported": float("nan"), "reported_sd": float("nan")}
-    if row.reported is None or not column.reported or dataset not in table.reported_dataset:
-        return nothing
-    wanted = row.reported.model_dump() | {
-        "dataset": table.reported_dataset[dataset],
-        "metric": column.reported,
-    }
-    found = published[(published[list(wanted)] == list(wanted.values())).all(axis=1)]
-    if len(found) != 1:
-        raise ValueError(
-            f"tables/{table.name}.yaml, row '{row.label}': one line of tables/reported.csv must match "
-            f"{wanted}, found {len(found)} "
-            "(rows of that table: "
-            f"{sorted(set(published.loc[published['table'] == row.reported.table, 'row']))})"
-        )
-    return {"reported": float(found["mean"].iloc[0]), "reported_sd": float(found["std"].iloc[0])}
-
-
-def _ranked(found: "pd.DataFrame") -> "pd.DataFrame":
-    """Mark the best method of each column, and every method that does not beat the best control."""
-    from stlib import metrics
-
-    found = found.assign(best=False, beaten=False)
-    for (_, _, name), group in found.groupby(["protocol", "setting", "metric"]):
-        sign = 1 if metrics.find(name).higher_is_better else -1
-        value = sign * group["mean"]
-        method, control = group["role"] == "method", group["role"] == "control"
-        found.loc[group.index, "best"] = method & (value == value[method].max())
-        found.loc[group.index, "beaten"] = (
-            method & ~(value > value[control].max()) & value[control].notna().any()
-        )
-    return found
 
 
 def fragment() -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stlib import metrics, paths, render, results, tables
+from stlib import metrics, paths, render, results, scores, tables
 from stlib.predictions import Predictions
 
 YAML = """
@@ -47,6 +47,10 @@ def predict(run):
     return Predictions(np.vstack([one, two]), np.vstack([TRUTH, TRUTH]), np.array(["g", "h"]), obs)
 
 
+def numbers(table, load):
+    return scores.frame(table, "toy", scores.patient_scores(table, "toy", load))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     (tmp_path / "small.yaml").write_text(YAML)
@@ -62,7 +66,7 @@ def table(folder):
 
 @pytest.fixture
 def found(table):
-    return tables.frame(table, "toy", predict)
+    return numbers(table, predict)
 
 
 # ---- what stands in tables/ ----------------------------------------
@@ -71,12 +75,12 @@ def found(table):
 @pytest.mark.parametrize("name", tables.names())
 def test_every_table_names_metrics_datasets_and_reported_rows_that_exist(name):
     table = tables.load_table(name)
-    published = tables._published()
+    published = scores._published()
     for row in table.rows:
         for column in table.metrics:
             metrics.find(column.metric)
             for dataset in table.reported_dataset:
-                reported = tables._reported(published, table, row, column, dataset)["reported"]
+                reported = scores._reported(published, table, row, column, dataset)["reported"]
                 assert np.isnan(reported) != bool(row.reported and column.reported)
 
 
@@ -179,6 +183,13 @@ def test_numbers_by_pencil(found):
     assert row.loc[("Oracle", "pcc_per_gene"), "mean"] == pytest.approx(1)
 
 
+def test_each_patient_has_a_line(table):
+    found = scores.by_patient(table, "toy", scores.patient_scores(table, "toy", predict))
+    good = found[(found["label"] == "Good") & (found["metric"] == "mse")].set_index("unit")["value"]
+    assert good.to_dict() == pytest.approx({"A": 0.0625, "B": 0.25})
+    assert len(found) == 6 * 2 * 2  # rows, metrics, patients
+
+
 def test_a_constant_row_is_undefined_and_known_as_constant(found):
     row = found.set_index(["label", "metric"]).loc[("Mean", "pcc_per_gene")]
     assert np.isnan(row["mean"]) and row["undefined"] == 1 and row["constant"] and row["n"] == 0
@@ -201,14 +212,14 @@ def test_seeds_are_averaged_within_a_patient(table):
         right = predict(run)
         return right if run.seed == 0 else Predictions(right.truth, right.truth, right.genes, right.obs)
 
-    row = tables.frame(two, "toy", load).set_index(["label", "metric"]).loc[("Good", "mse")]
+    row = numbers(two, load).set_index(["label", "metric"]).loc[("Good", "mse")]
     assert row["mean"] == pytest.approx(0.15625 / 2) and row["n"] == 2
 
 
 def test_what_is_missing_is_named(table, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     with pytest.raises(FileNotFoundError, match="2d/toy/mean/strict-s0/predictions.h5ad is missing"):
-        tables.frame(table, "toy")
+        scores.patient_scores(table, "toy")
     wrong = table.model_copy(
         update={
             "rows": [
@@ -221,7 +232,7 @@ def test_what_is_missing_is_named(table, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match="row 'Good': one line of tables/reported.csv must match .* found 0 .*'ASIGN 2D'"
     ):
-        tables.frame(wrong, "toy", predict)
+        numbers(wrong, predict)
 
 
 # ---- how it looks ----------------------------------------
@@ -271,7 +282,7 @@ def test_one_patient_has_no_spread_and_the_table_says_so(table):
         both = predict(run)
         return Predictions(both.prediction[:3], both.truth[:3], both.genes, both.obs[:3])
 
-    text = render.markdown(table, tables.frame(table, "toy", load))
+    text = render.markdown(table, numbers(table, load))
     assert "over 1 patient; one has no spread" in text and "±" not in text
 
 
@@ -282,5 +293,5 @@ def test_partly_undefined_correlations_are_reported(table):
         flat[:3, 0] = 1
         return Predictions(flat, whole.truth, whole.genes, whole.obs)
 
-    text = render.markdown(table, tables.frame(table, "toy", load))
+    text = render.markdown(table, numbers(table, load))
     assert "Good: 25.0% (2d) of the correlations of PCC per gene are undefined" in text

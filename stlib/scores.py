@@ -1,0 +1,146 @@
+"""The numbers of a table, from the predictions of its runs: per patient, and beside what is reported."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from stlib import metrics, paths
+from stlib.predictions import Predictions, load_predictions
+from stlib.tables import Column, Row, Run, Table, rows_for, runs_of
+
+Load = Callable[[Run], Predictions]
+KEYS = ("protocol", "setting", "label", "model", "role")  # what tells the rows of a table apart
+
+
+def read_run(run: Run) -> Predictions:
+    """Read the predictions of a run from its folder."""
+    return load_predictions(run.folder / "predictions.h5ad")
+
+
+def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.DataFrame:
+    """Score every row of a table for a dataset.
+
+    Parameters
+    ----------
+    table, dataset
+        Which table, for which data.
+    load
+        Run -> predictions. Default: from the run's folder.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row, metric, seed and patient (or fold, where the metric pools its patients): `row`
+        (its place in `rows_for`), `metric`, `seed`, `unit`, `value`, `undefined` (share of correlations
+        without a value) and `constant` (whether the row predicts the same everywhere in a section).
+
+    Raises
+    ------
+    ValueError
+        If a metric is unknown, or a prediction is not finite.
+    FileNotFoundError
+        If a run is missing.
+    """
+    for column in table.metrics:
+        metrics.find(column.metric)
+    parts = []
+    for place, row in enumerate(rows_for(table, dataset)):
+        for run in runs_of(table, row, dataset):
+            predictions = load(run)
+            constant = metrics.constant(predictions)
+            for column in table.metrics:
+                scores = metrics.scores(predictions, column.metric).rename_axis("unit").reset_index()
+                parts.append(scores.assign(row=place, metric=column.metric, seed=run.seed, constant=constant))
+    if not parts:
+        raise ValueError(
+            f"tables/{table.name}.yaml has no row for dataset '{dataset}'; add one, or folds to "
+            f"params/{dataset}.yaml"
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_patient(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the score of every row, metric and patient (or fold), the mean over seeds.
+
+    Parameters
+    ----------
+    scores
+        From `patient_scores`, for the same table and dataset.
+    """
+    rows = rows_for(table, dataset)
+    about = pd.DataFrame([{key: getattr(row, key) for key in KEYS} for row in rows])
+    means = scores.groupby(["row", "metric", "unit"], sort=False)["value"].mean().reset_index()
+    return about.join(means.set_index("row"))
+
+
+def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
+    """Compute the numbers of a table: ours, reported, and the difference.
+
+    Parameters
+    ----------
+    scores
+        From `patient_scores`, for the same table and dataset.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row and metric, in the table's order: `protocol`, `setting`, `label`, `model`, `role`,
+        `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds: `unit`),
+        `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of the
+        methods of its protocol and setting; `beaten`: a method that is no better than the best control
+        there.
+    """
+    published = _published()
+    lines = []
+    for place, row in enumerate(rows_for(table, dataset)):
+        for column in table.metrics:
+            own = scores[(scores["row"] == place) & (scores["metric"] == column.metric)]
+            line = {key: getattr(row, key) for key in KEYS}
+            line |= {"metric": column.metric, "unit": metrics.find(column.metric).unit}
+            line |= metrics.summary(own.groupby("unit")["value"].mean())._asdict()
+            line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
+            line |= _reported(published, table, row, column, dataset)
+            lines.append(line)
+    return _ranked(pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"]))
+
+
+def _published() -> pd.DataFrame:
+    """Read every number the papers print."""
+    key = ["paper", "table", "dataset", "row", "metric"]
+    return pd.read_csv(paths.TABLES / "reported.csv", dtype=dict.fromkeys(key, str))
+
+
+def _reported(
+    published: pd.DataFrame, table: Table, row: Row, column: Column, dataset: str
+) -> dict[str, float]:
+    """Return what the paper reports for one cell, NaN where it reports nothing."""
+    nothing = {"reported": float("nan"), "reported_sd": float("nan")}
+    if row.reported is None or not column.reported or dataset not in table.reported_dataset:
+        return nothing
+    wanted = row.reported.model_dump() | {
+        "dataset": table.reported_dataset[dataset],
+        "metric": column.reported,
+    }
+    found = published[(published[list(wanted)] == list(wanted.values())).all(axis=1)]
+    if len(found) != 1:
+        raise ValueError(
+            f"tables/{table.name}.yaml, row '{row.label}': one line of tables/reported.csv must match "
+            f"{wanted}, found {len(found)} "
+            "(rows of that table: "
+            f"{sorted(set(published.loc[published['table'] == row.reported.table, 'row']))})"
+        )
+    return {"reported": float(found["mean"].iloc[0]), "reported_sd": float(found["std"].iloc[0])}
+
+
+def _ranked(found: pd.DataFrame) -> pd.DataFrame:
+    """Mark the best method of each column, and every method that does not beat the best control."""
+    found = found.assign(best=False, beaten=False)
+    for (_, _, name), group in found.groupby(["protocol", "setting", "metric"]):
+        sign = 1 if metrics.find(name).higher_is_better else -1
+        value = sign * group["mean"]
+        method, control = group["role"] == "method", group["role"] == "control"
+        found.loc[group.index, "best"] = method & (value == value[method].max())
+        found.loc[group.index, "beaten"] = (
+            method & ~(value > value[control].max()) & value[control].notna().any()
+        )
+    return found
