@@ -4,19 +4,15 @@ The counts of the hidden sections are replaced in the raw files, and the whole c
 preparing, registration, features, panel, training and its choice of the epoch, prediction.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stlib import datasets, features, paths, train
-from stlib.feed import Feed
-from stlib.metrics import pcc_per_gene
+from stlib import datasets, paths
 from stlib.models import method, names
 from stlib.registration import register_dataset
-from stlib.sections import load_sections
 from stlib.splits import folds
 from stlib.train import Task, train_fold
 
@@ -25,7 +21,6 @@ SMALL = {
     "asign": {"encoder": "frozen", "width": 16, "heads": 2, "rounds": 1, "transformer_layers": 1, "lr": 0.02, "epochs": 2},
     "stnet": {"encoder": "test_resnet@untrained", "lr": 0.02, "epochs": 1, "patch_px": 16, "views": 1},
 }  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def short(toy):
@@ -122,27 +117,3 @@ def test_under_published_the_panel_looks_at_the_test_sections(run, short):
     true = run("mean", "2d", (), "published")
     other = run("mean", "2d", hidden(short, "2d"), "published")
     assert set(other.genes) != set(true.genes)
-
-
-# ---- what is learned comes from the image ---------------------------------------------------------------------------
-
-
-def test_features_of_other_places_remove_the_gain_of_asign(toy, tmp_path, monkeypatch):
-    """Trained on true features, `asign` predicts from those of other spots and cells of the section: PCC per gene is lost."""
-    settings = toy.overrides["asign"] | {"width": 32, "epochs": 6}
-    params = toy.model_copy(update={"overrides": {"asign": settings}})
-    fold = replace(folds(params, "2d")[0], validation=())
-    true, _, model = train_fold(Task(params, fold, "asign", "2d", 0, tmp_path, "recipe"))
-
-    rng, true_features = np.random.default_rng(0), features.features
-    monkeypatch.setattr(features, "features", lambda *args: rng.permutation(np.array(true_features(*args))))
-    feed = Feed(
-        params, load_sections(params, fold.test), true.genes.tolist(), unit=model.UNIT, needs=model.needs(model.config),
-        protocol="2d", batch_size=model.config.batch_size, hidden=fold.test,
-    )  # fmt: skip
-    fabric = train.Fabric(accelerator="cpu", devices=1)
-    mixed = train.predict(model, feed, fold.test, (), fabric)
-    mixed = np.concatenate([mixed[name] for name in fold.test])
-    assert mixed.shape == true.prediction.shape
-    assert np.nanmean(pcc_per_gene(true.prediction, true.truth)) > 0.25
-    assert abs(np.nanmean(pcc_per_gene(mixed, true.truth))) < 0.08

@@ -1,0 +1,52 @@
+"""What a method learned comes from the images: with those of other places its gain is gone."""
+
+import numpy as np
+import pytest
+
+from stlib import features, train
+from stlib.feed import Feed
+from stlib.metrics import pcc_per_gene
+from stlib.models import Method, method, names
+from stlib.sections import load_sections
+from stlib.splits import folds
+from stlib.train import Task, train_fold
+
+LEARNED = [name for name in names() if method(name).loss is not Method.loss]
+
+
+def elsewhere(read, rng):
+    """Return a reader that gives each node of a section what belongs to another."""
+
+    def shuffled(*args):
+        found = read(*args)
+        several = found if isinstance(found, tuple) else (found,)
+        order = rng.permutation(len(several[0]))
+        mixed = tuple(np.array(array)[order] for array in several)
+        return mixed if isinstance(found, tuple) else mixed[0]
+
+    return shuffled
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_images_of_other_places_remove_the_gain(toy, tmp_path, monkeypatch, name):
+    """A model beats the training mean from the images of its spots, and not from those of other spots of the section."""
+    fold = folds(toy, "2d")[0]
+    true, _, model = train_fold(Task(toy, fold, name, "2d", 0, tmp_path, "recipe"))
+    mean, _, _ = train_fold(Task(toy, fold, "mean", "2d", 0, tmp_path, "recipe"))
+
+    rng = np.random.default_rng(0)
+    for read in ("features", "patches", "neighbours"):
+        monkeypatch.setattr(features, read, elsewhere(getattr(features, read), rng))
+    feed = Feed(
+        toy, load_sections(toy, fold.test), true.genes.tolist(), unit=model.UNIT, needs=model.needs(model.config),
+        protocol="2d", batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
+    )  # fmt: skip
+    mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))
+    mixed = np.concatenate([mixed[section] for section in fold.test])
+
+    def error(prediction):
+        return ((prediction - true.truth) ** 2).mean()
+
+    assert error(true.prediction) < error(mean.prediction) < error(mixed) + 0.01
+    assert np.nanmean(pcc_per_gene(true.prediction, true.truth)) > 0.2
+    assert abs(np.nanmean(pcc_per_gene(mixed, true.truth))) < 0.08
