@@ -23,9 +23,10 @@ from stlib.params import Params
 from stlib.plots import DOUBLE_MM, SINGLE_MM, inches
 from stlib.predictions import Predictions
 from stlib.registration import warp
+from stlib.scores import Load, read_run
 from stlib.sections import Section, load_sections
 from stlib.slide import Slide
-from stlib.tables import Load, Table, read_run, rows_for, runs_of
+from stlib.tables import Table, rows_for, runs_of
 
 DPI = 160  # of a saved figure; at a column's real width
 OVERLAY_UM = 16  # um per px of the overlays
@@ -65,7 +66,7 @@ def table_dots(found: pd.DataFrame) -> Figure:
     Parameters
     ----------
     found
-        From `stlib.tables.frame`.
+        From `stlib.scores.frame`.
     """
     names = list(found["metric"].unique())
     lines = len(found) // len(names) + 1.5 * found.groupby(["protocol", "setting"]).ngroups

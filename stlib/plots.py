@@ -74,7 +74,7 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
     Parameters
     ----------
     found
-        Lines of `stlib.tables.frame`, of one metric.
+        Lines of `stlib.scores.frame`, of one metric.
     ax
         Where to draw. Its artists are labelled, for ``ax.legend()``.
 
