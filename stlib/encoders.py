@@ -1,8 +1,10 @@
-"""Image networks of timm by name, with the origin of their weights in the name: ``<timm model>@<origin>``.
+"""Image networks by name, with the origin of their weights in the name: ``<model>@<origin>``.
 
-``@untrained`` is random, ``@hub`` is downloaded by timm, ``@file:<path>`` is a state dict (.safetensors or
-.pth; a relative path starts at the root of the checkout). No network is ever silently untrained. `backbone`
-is for a model that trains its encoder, `Timm` for frozen features.
+A model is one of timm (``resnet50``, ``vit_base_patch32_clip_224.laion2b``), or one of pathology
+(`stlib.pathology`: ``uni``, ``ciga_resnet18``). ``@untrained`` is random, ``@hub`` is downloaded by timm,
+``@file:<path>`` is a state dict (.safetensors, .pth, .bin or .ckpt; a relative path starts at the root of the
+checkout). No network is ever silently untrained. `backbone` is for a model that trains its encoder, `Timm`
+for frozen features.
 
 torch and timm are imported when a network is first needed: who only reads cached features needs neither.
 """
@@ -16,9 +18,11 @@ import numpy as np
 
 from stlib import paths
 from stlib.fingerprint import file_hash
+from stlib.pathology import RECIPES
+from stlib.weights import load_weights
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 BATCH = 64  # patches that are encoded together
 SEED = 0  # of the random weights of a frozen encoder
@@ -57,7 +61,7 @@ def require_patches(patches: np.ndarray) -> None:
 
 
 class Spec(NamedTuple):
-    """A model of timm and where its weights come from."""
+    """A model and where its weights come from."""
 
     model: str
     origin: str
@@ -78,10 +82,11 @@ class Spec(NamedTuple):
             return None
         path = paths.ROOT / self.origin.removeprefix("file:")  # an absolute path stays what it is
         if not path.exists():
-            raise FileNotFoundError(
-                f"encoder '{self}': there are no weights at {path}. Put the model's state dict there, as "
-                ".safetensors or .pth"
-            )
+            recipe = RECIPES.get(self.model)
+            remedy = "Put the model's state dict there, as .safetensors or .pth"
+            if recipe is not None:
+                remedy = f"Where there is a network, {recipe.download}, and put it there"
+            raise FileNotFoundError(f"encoder '{self}': there are no weights at {path}. {remedy}")
         return path
 
 
@@ -134,14 +139,15 @@ def backbone(spec: str) -> "nn.Module":
 
     parsed = parse_spec(spec)
     model, file = parsed.model, parsed.file
-    if not model.startswith("hf-hub:") and not timm.is_model(model.split(".")[0]):
+    if not (model in RECIPES or model.startswith("hf-hub:") or timm.is_model(model.split(".")[0])):
         raise ValueError(
-            f"encoder '{spec}': timm has no model '{model}'; `timm.list_models()` names them all"
+            f"encoder '{spec}': timm has no model '{model}'; `timm.list_models()` names them all, and "
+            f"those of pathology are {', '.join(RECIPES)}"
         )
     if parsed.origin == "hub":
         return _from_hub(parsed)
-    network = timm.create_model(model, num_classes=0)
-    return network if file is None else _with_weights(network, file, parsed)
+    network = _create(model)
+    return network if file is None else load_weights(network, file, parsed)
 
 
 def width(network: "nn.Module") -> int:
@@ -149,42 +155,73 @@ def width(network: "nn.Module") -> int:
     return int(getattr(network, "head_hidden_size", None) or network.num_features)
 
 
+def tokens(network: "nn.Module", pixels: "Tensor") -> "Tensor":
+    """Return what a network finds at each place of an image, before it is pooled.
+
+    Parameters
+    ----------
+    network
+        See `backbone`.
+    pixels
+        (N, 3, P, P).
+
+    Returns
+    -------
+    torch.Tensor
+        (N, T, D), place by place in rows, D = `network.num_features`; without class and register tokens.
+    """
+    found = network.forward_features(pixels)
+    if found.ndim == 3:
+        return found[:, network.num_prefix_tokens :]
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+    return found.flatten(1, 2) if channels_last else found.flatten(2).mT
+
+
+def _create(model: str, pretrained: bool = False) -> "nn.Module":
+    """Build a network of timm, or by the recipe of a short name."""
+    import timm
+
+    recipe = RECIPES.get(model)
+    if recipe is None:
+        return timm.create_model(model, pretrained=pretrained, num_classes=0)
+    options = dict(recipe.options)
+    if "mlp_layer" in options:
+        options["mlp_layer"] = getattr(timm.layers, options["mlp_layer"])
+    mean, std = recipe.normalisation
+    overlay = {"mean": mean, "std": std, "num_classes": 0, "hf_hub_id": recipe.hub, "hf_hub_filename": None}
+    network = timm.create_model(
+        recipe.model, pretrained=pretrained, pretrained_cfg_overlay=overlay, num_classes=0, **options
+    )
+    if options.get("dynamic_img_size"):
+        network.pretrained_cfg["fixed_input_size"] = False
+    return network
+
+
 def _from_hub(spec: Spec) -> "nn.Module":
     """Build a network with the weights that timm downloads."""
     import timm
 
-    try:
-        return timm.create_model(spec.model, pretrained=True, num_classes=0)
-    except Exception as error:  # each hub fails in its own way
+    recipe, reason = RECIPES.get(spec.model), "they are at no hub"
+    if recipe is None or recipe.hub:
+        try:
+            return _create(spec.model, pretrained=True)
+        except Exception as error:  # each hub fails in its own way
+            reason = error
+    if recipe is None:
         config = timm.get_pretrained_cfg(spec.model)
         where = (config and (config.hf_hub_id or config.url)) or spec.model
-        raise FileNotFoundError(
-            f"encoder '{spec}': the weights could not be fetched ({error}). Where there is a network, "
-            f"download model.safetensors of {where}, put it into data/weights/ and write "
-            f"'{spec.model}@file:data/weights/model.safetensors'"
-        ) from error
-
-
-def _with_weights(network: "nn.Module", file: Path, spec: Spec) -> "nn.Module":
-    """Put the state dict of a file into a network; its classifier, if the file has one, is left out."""
-    import torch
-    from safetensors.torch import load_file
-
-    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    heads = network.pretrained_cfg.get("classifier") or ()
-    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-    state = {key: value for key, value in state.items() if not (heads and key.startswith(heads))}
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise ValueError(
-            f"encoder '{spec}': {file.name} is no state dict of {spec.model}: {len(missing)} entries are "
-            f"missing, e.g. {missing[:2]}, {len(unexpected)} unknown, e.g. {unexpected[:2]}"
-        )
-    return network
+        download, suffix = f"download model.safetensors from {where}", ".safetensors"
+    else:
+        download, suffix = recipe.download, Path(recipe.file).suffix
+    file = f"data/weights/{Path(spec.model).name}{suffix}"
+    raise FileNotFoundError(
+        f"encoder '{spec}': the weights could not be fetched ({reason}). Where there is a network, "
+        f"{download}, put it at {file} and write '{spec.model}@file:{file}'"
+    ) from (reason if isinstance(reason, Exception) else None)
 
 
 class Timm:
-    """A network as a frozen encoder, normalised as timm's data config says; built when it first encodes.
+    """A network as a frozen encoder, normalised as in its training; built when it first encodes.
 
     Parameters
     ----------

@@ -126,14 +126,13 @@ def neighbours(params: Params, section: Section, by: Encoder | None = None) -> t
     recipe, centres = _recipe(params, section, "spot")
     recipe |= {"encoder": by.name, "version": by.version, "around": AROUND}
     side = np.arange(AROUND) - AROUND // 2
-    steps = (
-        np.stack(np.meshgrid(side, side), -1).reshape(-1, 2) * params.levels["spot"].px
-    )  # (25, 2), x and y
-    around = (centres[:, None] + steps).reshape(-1, 2)
-    blocks = (by.encode(block) for block in _cut(params, section, "spot", around))
-    found = _cached("features", recipe, _note(params, section, "neighbours", around), blocks)
-    inside = ((around >= 0) & (around < section.size_px)).all(1)
-    return found.reshape(len(centres), AROUND**2, -1), inside.reshape(len(centres), -1)
+    steps = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # (25, 2), x and y, in patches
+    around = centres[:, None] + steps * params.levels["spot"].px  # (N, 25, 2)
+    flat = around.reshape(-1, 2)
+    blocks = (by.encode(block) for block in _cut(params, section, "spot", flat))
+    found = _cached("features", recipe, _note(params, section, "neighbours", flat), blocks)
+    inside = ((around >= 0) & (around <= section.size_px)).all(2)  # the spot itself always is
+    return found.reshape(len(centres), AROUND**2, -1), inside
 
 
 # -- caches --------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ the same run.
 import ast
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +106,21 @@ def resolved(params: Params, models: list[str]) -> dict[str, Any]:
     return content
 
 
-def weights_hash(content: dict[str, Any]) -> str:
-    """Return the hash of the files that encoders among resolved parameters are read from, if any."""
+def weights_hash(content: dict[str, Any], roots: list[str]) -> str:
+    """Return the hash of the files that settings name (``file:<path>``): weights, texts of genes.
+
+    Parameters
+    ----------
+    content
+        Resolved parameters of a run.
+    roots
+        Its modules; the defaults of those that are models count, whether or not they are overridden.
+    """
     words = [content["encoder"], *(value for own in content["overrides"].values() for value in own.values())]
-    files = [paths.ROOT / word.split("@file:")[1] for word in words if "@file:" in str(word)]
+    for path in [path for root in roots if root.startswith("stlib.models.") and (path := _file(root))]:
+        words += [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    found = [re.fullmatch(r"(?:[^@\s]+@)?file:(\S+)", word) for word in words if isinstance(word, str)]
+    files = [paths.ROOT / match[1] for match in found if match]
     return text_hash([kept_hash(path) if path.exists() else "absent" for path in files])
 
 

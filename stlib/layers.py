@@ -31,12 +31,14 @@ class Standardise(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Turn patches (N, 3, P, P) of 0 to 255 into floats with ImageNet's mean 0 and deviation 1."""
+    """Turn patches (N, 3, P, P) of 0 to 255 into floats with mean 0 and deviation 1; default: ImageNet's."""
 
-    def __init__(self):
+    def __init__(
+        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+    ) -> None:
         super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, patch: Tensor) -> Tensor:
         """Return floats (N, 3, P, P)."""
@@ -101,6 +103,28 @@ class TransformerBlock(nn.Module):
         """Return (B, N, d); the context (B, M, d), if any, is taken as it is."""
         x = x + self.attention(self.norm(x), context, bias)
         return x + self.feed_forward(x)
+
+
+class ArrayPosition(nn.Module):
+    """Learn a vector for each column and each row of the array; a location has the sum of its two.
+
+    The tables have 64 rows, as in HisToGene and Hist2ST, or as many as the array needs.
+    """
+
+    def __init__(self, positions: int, width: int):
+        super().__init__()
+        self.column, self.row = (nn.Embedding(max(64, positions), width) for _ in range(2))
+
+    def forward(self, array: Tensor) -> Tensor:
+        """Return (N, d) from columns and rows (N, 2), rounded to whole steps."""
+        place, rows = array.round().long(), self.row.num_embeddings
+        if len(place) and not 0 <= place.min() <= place.max() < rows:
+            raise ValueError(
+                f"a model of {rows} positions a side needs columns and rows of the array from 0 to "
+                f"{rows - 1}, found {int(place.min())} to {int(place.max())}; count them from the section's "
+                "corner, or train a model on data of that size"
+            )
+        return self.column(place[:, 0]) + self.row(place[:, 1])
 
 
 def in_chunks(encode: Callable[[Tensor], Tensor], patch: Tensor, size: int = 128) -> Tensor:

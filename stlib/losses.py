@@ -1,5 +1,6 @@
 """Loss terms used by two or more models."""
 
+import torch
 from torch import Tensor
 
 EPS = 1e-8  # under the root, as in ASIGN's released loss
@@ -26,3 +27,67 @@ def pearson_loss(a: Tensor, b: Tensor) -> Tensor:
     b = b - b.mean(1, keepdim=True)
     r = (a * b).sum(1) / ((a**2).sum(1) * (b**2).sum(1) + EPS).sqrt()
     return 1 - r.mean()
+
+
+def pearson_loss_per_gene(a: Tensor, b: Tensor) -> Tensor:
+    """Return 1 - mean over genes of Pearson's r across the locations (EGN, EGGN and SGN: "batch-wise PCC").
+
+    Parameters
+    ----------
+    a, b
+        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out, and so are genes whose
+        label is the same at every location left.
+
+    Returns
+    -------
+    Tensor
+        Scalar in [0, 2]; zero without any gene that varies.
+    """
+    seen = ~b.isnan().any(1)
+    varies = (b[seen] != b[seen][:1]).any(0)
+    if not varies.any():
+        return a.sum() * 0
+    a, b = a[seen][:, varies], b[seen][:, varies]
+    a = a - a.mean(0)
+    b = b - b.mean(0)
+    r = (a * b).sum(0) / ((a**2).sum(0) * (b**2).sum(0) + EPS).sqrt()
+    return 1 - r.mean()
+
+
+def zinb_nll(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor, eps: float = 1e-10) -> Tensor:
+    """Return the mean negative log likelihood of counts under a zero-inflated negative binomial (Hist2ST).
+
+    P(0) = pi + (1 - pi) NB(0), P(x) = (1 - pi) NB(x) for x > 0. NB has the mean m and the variance
+    m + m^2 / theta. In float64: among log-gammas of 1e4, float32 errs by 0.01.
+
+    Parameters
+    ----------
+    counts
+        Raw counts x (N, G).
+    mean
+        m, from 0 up (N, G): the size factor of the location is part of it.
+    dispersion
+        theta, above 0 (N, G).
+    dropout
+        pi, the share of additional zeros in [0, 1] (N, G).
+    eps
+        Under the logs; a probability below it counts as it.
+
+    Returns
+    -------
+    Tensor
+        Scalar, in nats per entry.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1)
+    >>> f"{zinb_nll(counts=0 * one, mean=one, dispersion=one, dropout=0.5 * one):.4f}"  # -ln(1/2 + 1/2 1/2)
+    '0.2877'
+    """
+    x, m, theta, pi = counts.double(), mean.double(), dispersion.double(), dropout.double()
+    log_zero = -theta * (m / theta).log1p()  # log NB(0)
+    ways = (x + theta).lgamma() - theta.lgamma() - (x + 1).lgamma()
+    log_some = ways + log_zero + x * ((m + eps).log() - (m + theta).log())  # log NB(x)
+    zero = (pi + (1 - pi) * log_zero.exp() + eps).log()
+    some = (1 - pi + eps).log() + log_some
+    return -torch.where(x == 0, zero, some).mean().to(mean.dtype)

@@ -200,7 +200,7 @@ class Run:
         """Fingerprint of all that the numbers depend on: code, parameters, inputs, lock."""
         key = (self.step, self.dataset, self.model, self.setting, self.seed)
         uses = fingerprint.resolved(self.params, [run.model for run in self.members])
-        files = fingerprint.weights_hash(uses), fingerprint.file_hash(paths.LOCK)
+        files = fingerprint.weights_hash(uses, self.roots), fingerprint.file_hash(paths.LOCK)
         return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files)
 
     @property

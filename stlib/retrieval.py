@@ -5,6 +5,7 @@ that shares its tissue.
 """
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Literal
 
 import faiss
@@ -19,7 +20,8 @@ METRICS = {"l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1, "cosine": faiss.METRIC_
 class Bank(nn.Module):
     """Keep what can be retrieved, in buffers that are saved with the model.
 
-    Rows are ordered by patient, so that all of one patient are a range that a search can leave out.
+    Rows are ordered by patient, so that all of one patient are a range that a search can leave out. What was
+    found is remembered until the bank changes: frozen features ask the same in each epoch.
 
     Parameters
     ----------
@@ -46,14 +48,14 @@ class Bank(nn.Module):
         self.register_buffer("features", torch.zeros(0, 0))
         self.register_buffer("expression", torch.zeros(0, 0))
         self.register_buffer("patient", torch.zeros(0, dtype=torch.long))
-        self._index: faiss.Index | None = None
+        self._forget()
 
     def fill(self, features: Tensor, expression: Tensor, patient: Tensor) -> None:
         """Take features (M, D), labels (M, G) and patients (M,); rows without a label are left out."""
         rows = expression.isfinite().all(1).nonzero().ravel()
         rows = rows[patient[rows].argsort(stable=True)]
         self.features, self.expression, self.patient = features[rows].float(), expression[rows], patient[rows]
-        self._index = None
+        self._forget()
 
     def search(self, query: Tensor, k: int, patient: Tensor) -> Tensor:
         """Return the rows (N, k) nearest to each query, nearest first, none of the query's patient.
@@ -70,11 +72,20 @@ class Bank(nn.Module):
         ValueError
             If fewer than `k` rows belong to other patients.
         """
+        array, owner = _array(query, self.metric), patient.cpu().numpy()
+        asked = [(k, int(own), _digest(row)) for own, row in zip(owner, array, strict=True)]
+        new = [place for place, key in enumerate(asked) if key not in self._found]
+        if new:
+            found = self._search(array[new], k, owner[new])
+            self._found |= zip((asked[place] for place in new), found, strict=True)
+        rows = np.stack([self._found[key] for key in asked]) if asked else np.empty((0, k), np.int64)
+        return torch.from_numpy(rows).to(query.device)
+
+    def _search(self, query: np.ndarray, k: int, owner: np.ndarray) -> np.ndarray:
         if self._index is None:
             self._index = flat_index(self.features, self.metric)
-        wanted, members = _array(query, self.metric), self.patient.cpu().numpy()
-        found = np.empty((len(wanted), k), np.int64)
-        owner = patient.cpu().numpy()
+        members = self.patient.cpu().numpy()
+        found = np.empty((len(query), k), np.int64)
         for own in np.unique(owner):
             here, (first, end) = owner == own, np.searchsorted(members, [own, own + 1])
             if len(members) - (end - first) < k:
@@ -84,15 +95,42 @@ class Bank(nn.Module):
                 )
             others = faiss.IDSelectorNot(faiss.IDSelectorRange(int(first), int(end)))
             parameters = faiss.SearchParameters(sel=others)
-            found[here] = self._index.search(wanted[here], k, params=parameters)[1]
-        return torch.from_numpy(found).to(query.device)
+            found[here] = self._index.search(query[here], k, params=parameters)[1]
+        return found
+
+    def among(self, rows: Tensor, k: int) -> Tensor:
+        """Join some rows (U,) of the bank to their `k` nearest others among them, in features and expression.
+
+        The distance is Euclidean, over both side by side. With k or fewer rows each has all the others.
+
+        Returns
+        -------
+        Tensor
+            edge_index (2, U k): places in `rows`, from the neighbour to the row.
+        """
+        key = (k, _digest(rows.cpu().numpy()))
+        if key not in self._joined:
+            k = min(k, len(rows) - 1)
+            both = torch.cat([self.features[rows], self.expression[rows]], 1)
+            near = nearest(both, both, k + 1, "l2")
+            other = near != torch.arange(len(rows), device=near.device)[:, None]
+            other &= other.cumsum(1) <= k  # among equal rows the row itself may be missing
+            target = torch.arange(len(rows), device=near.device).repeat_interleave(k)
+            self._joined[key] = torch.stack([near[other], target])
+        return self._joined[key].to(rows.device)
+
+    def _forget(self) -> None:
+        self._index: faiss.Index | None = None
+        self._found: dict[tuple[int, int, bytes], np.ndarray] = {}  # (k, patient, query) -> rows (k,)
+        self._joined: dict[tuple[int, bytes], Tensor] = {}  # (k, rows) -> edge_index
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Take the size of the saved bank."""
         for name in ("features", "expression", "patient"):
             if f"{prefix}{name}" in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"]))
-        self._index = None
+                device = getattr(self, name).device
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=device))
+        self._forget()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -115,3 +153,7 @@ def nearest(query: Tensor, features: Tensor, k: int, metric: Metric) -> Tensor:
 def _array(x: Tensor, metric: Metric) -> np.ndarray:
     x = nn.functional.normalize(x.float()) if metric == "cosine" else x.float()
     return np.ascontiguousarray(x.detach().cpu().numpy())
+
+
+def _digest(array: np.ndarray) -> bytes:
+    return blake2b(np.ascontiguousarray(array), digest_size=16).digest()

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from stlib import features as module
 from stlib import paths
 from stlib.encoders import Timm
-from stlib.features import encoder, features, patches
+from stlib.features import encoder, features, neighbours, patches
 from stlib.fingerprint import kept_hash
 from stlib.slide import Slide, write_pyramid
 from stlib.stain import NAMES, Stain
@@ -47,7 +46,10 @@ def data(monkeypatch, tmp_path):
     position = np.array([[350.5, 50], [30, 40], [60, 80], [210, 250], [399, 299]])
     params = SimpleNamespace(name="made", encoder="stain", levels=size)
     return SimpleNamespace(
-        params=params, section=SimpleNamespace(name="S1", position=position), path=path, image=image
+        params=params,
+        section=SimpleNamespace(name="S1", position=position, size_px=np.array([400, 300])),
+        path=path,
+        image=image,
     )
 
 
@@ -75,6 +77,26 @@ def test_features_are_those_of_the_patches(data):
         assert np.array_equal(found, encoder("stain").encode(patches(data.params, data.section, level)))
     other = encoder("test_resnet@untrained", "cpu")
     assert features(data.params, data.section, "spot", other).shape == (5, other.dim)
+
+
+def test_neighbours_are_five_by_five_patches_side_by_side(data):
+    found, inside = neighbours(data.params, data.section)
+    assert found.shape == (5, 25, len(NAMES)) and inside.shape == (5, 25)
+    assert np.array_equal(found[:, 12], features(data.params, data.section, "spot"))  # the spot's own
+    x, y = data.section.position[3]  # (210, 250)
+    with Slide(data.path) as slide:
+        right = slide.patches([[x + 40, y]], 40)  # the 14th: one patch, 40 px, to the right
+        above = slide.patches([[x - 80, y - 40]], 40)  # the 6th: one up, two to the left
+    assert np.array_equal(found[3, [13, 5]], encoder("stain").encode(np.concatenate([right, above])))
+    rows, columns = inside.reshape(5, 5, 5).any(2), inside.reshape(5, 5, 5).any(1)
+    assert inside[3].reshape(5, 5)[3].all()  # y = 290
+    assert not inside[3].reshape(5, 5)[4].any()  # y = 330, the slide ends at 300
+    assert rows[1].tolist() == [False, True, True, True, True]  # (30, 40): y from -40, 0, ...
+    assert columns[1].tolist() == [False, False, True, True, True]  # x from -50, -10, 30, ...
+    white = encoder("stain").encode(np.full((1, 40, 40, 3), 255, np.uint8))
+    assert np.array_equal(found[1, :1], white)
+    assert inside[:, 12].all()
+    assert len(stored("features")) == 2
 
 
 def test_a_second_call_computes_nothing(data, monkeypatch):

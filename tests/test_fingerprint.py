@@ -48,16 +48,22 @@ def test_comments_and_docstrings_may_change_freely(tmp_path, monkeypatch):
     assert fingerprint.code_hash(["stlib.alone"]) != before
 
 
+def test_the_files_of_a_models_defaults_count():
+    plain = {"encoder": "stain", "overrides": {}}
+    assert fingerprint.weights_hash(plain, ["stlib.models.triplex"]) != fingerprint.weights_hash(plain, [])
+    assert fingerprint.weights_hash(plain, ["stlib.models.mean"]) == fingerprint.weights_hash(plain, [])
+
+
 def test_other_weights_in_a_file_make_another_run(tmp_path):
     file = tmp_path / "weights.safetensors"
     file.write_bytes(b"one")
     content = {"encoder": "stain", "overrides": {"stnet": {"encoder": f"resnet18@file:{file}", "lr": 0.1}}}
-    before = fingerprint.weights_hash(content)
+    before = fingerprint.weights_hash(content, [])
     file.write_bytes(b"another")
-    assert fingerprint.weights_hash(content) != before
+    assert fingerprint.weights_hash(content, []) != before
     file.unlink()
     (tmp_path / "weights.safetensors.sha256").unlink()
-    assert fingerprint.weights_hash(content) not in (before, fingerprint.weights_hash({"encoder": "x", "overrides": {}}))
+    assert fingerprint.weights_hash(content, []) not in (before, fingerprint.weights_hash({"encoder": "x", "overrides": {}}, []))
 
 
 def test_a_notebook_counts_by_its_code_alone(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
+from scipy.stats import nbinom
 
-from stlib.losses import pearson_loss
+from stlib.losses import pearson_loss, pearson_loss_per_gene, zinb_nll
 
 
 def waves(a, b, c):
@@ -46,3 +48,87 @@ def test_without_any_row_it_is_zero_and_has_a_gradient():
     loss = pearson_loss(a, torch.full_like(Y, torch.nan))
     loss.backward()
     assert loss.item() == 0 and (a.grad == 0).all()
+
+
+def test_across_locations_by_hand():
+    label = torch.tensor([[1.0, 0.0], [2.0, 1.0], [3.0, 2.0]])
+    same, opposite = 5 * label[:, :1] + 1, -label[:, :1]
+    assert pearson_loss_per_gene(torch.cat([same, opposite], 1), label).item() == pytest.approx(1, abs=1e-6)
+    assert pearson_loss_per_gene(torch.cat([same, label[:, 1:]], 1), label).item() == pytest.approx(
+        0, abs=1e-6
+    )
+    found = pearson_loss_per_gene(torch.tensor([[1.0], [0.0], [2.0]]), label[:, :1])
+    assert found.item() == pytest.approx(0.5)  # r = (-1 * 0 + 0 * -1 + 1 * 1) / sqrt(2 * 2)
+
+
+def test_across_locations_is_not_across_genes():
+    """Every location has the right profile up to a shift, every gene the wrong order of locations."""
+    label = torch.tensor([[0.0, 10.0], [1.0, 11.0]])
+    shifted = label - torch.tensor([[0.0], [3.0]])
+    assert pearson_loss(shifted, label).item() == pytest.approx(0, abs=1e-6)
+    assert pearson_loss_per_gene(shifted, label).item() == pytest.approx(2, abs=1e-6)
+
+
+def test_genes_without_variance_and_hidden_rows_are_left_out():
+    flat, hidden = Y.clone(), Y.clone()
+    flat[:, 2] = 0.7
+    hidden[1, 3] = torch.nan
+    genes, rows = [0, 1, 3, 4, 5], [0, 2, 3]
+    torch.testing.assert_close(
+        pearson_loss_per_gene(X, flat), pearson_loss_per_gene(X[:, genes], Y[:, genes])
+    )
+    torch.testing.assert_close(pearson_loss_per_gene(X, hidden), pearson_loss_per_gene(X[rows], Y[rows]))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 0), slice(0, 1)])
+def test_without_a_gene_that_varies_it_is_zero_and_has_a_gradient(rows):
+    a = X.clone().requires_grad_()
+    loss = pearson_loss_per_gene(a[rows], Y[rows])
+    loss.backward()
+    assert loss.item() == 0 and (a.grad == 0).all()
+
+
+def test_a_constant_prediction_has_a_finite_gradient():
+    a = torch.full_like(Y, 0.3).requires_grad_()
+    loss = pearson_loss_per_gene(a, Y)
+    loss.backward()
+    assert loss.item() == pytest.approx(1) and a.grad.isfinite().all()
+
+
+# ---- zero-inflated negative binomial -----------------------------------------------------------------------
+
+
+def test_zinb_equals_scipy():
+    """Over counts from 0 to 500, means from 0.01 to 300, dispersions from nearly Poisson to very broad."""
+    grid = np.meshgrid([0, 1, 2, 17, 500], [0.01, 1, 40, 300], [0.05, 1, 30, 5000], [0.0, 0.2, 0.95])
+    x, m, theta, pi = (values.ravel() for values in grid)
+    law = nbinom(theta, theta / (theta + m))  # mean m, variance m + m^2 / theta
+    np.testing.assert_allclose(law.mean(), m)
+    np.testing.assert_allclose(law.var(), m + m**2 / theta)
+    likely = np.log1p(-pi) + law.logpmf(x)
+    expected = -np.where(x == 0, np.log(pi + (1 - pi) * law.pmf(0) + 1e-10), likely)  # the floor
+    tensors = [torch.from_numpy(values).double()[:, None] for values in (x, m, theta, pi)]
+    for row, value in enumerate(expected):
+        found = zinb_nll(*(tensor[row] for tensor in tensors)).item()
+        assert found == pytest.approx(value, rel=1e-6, abs=1e-6)
+    assert zinb_nll(*tensors).item() == pytest.approx(expected.mean(), rel=1e-6)
+    single = zinb_nll(*(tensor.float() for tensor in tensors))  # float32 in, float64 within
+    assert single.dtype == torch.float32 and single.item() == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_zinb_probabilities_sum_to_one():
+    x = torch.arange(400.0)
+    m, theta, pi = (torch.full_like(x, value) for value in (6.0, 2.0, 0.3))
+    chances = [zinb_nll(x[i : i + 1], m[:1], theta[:1], pi[:1]).neg().exp().item() for i in range(400)]
+    assert sum(chances) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [0.0, 3.0])
+@pytest.mark.parametrize("mean", [0.0, 1e-5, 1e6])
+@pytest.mark.parametrize("theta", [1e-4, 1e4])
+@pytest.mark.parametrize("pi", [0.0, 1.0])
+def test_zinb_is_finite_at_its_limits(count, mean, theta, pi):
+    leaves = [torch.tensor([value], requires_grad=True) for value in (mean, theta, pi)]
+    loss = zinb_nll(torch.tensor([count]), *leaves)
+    loss.backward()
+    assert loss.isfinite() and all(leaf.grad.isfinite().all() for leaf in leaves)

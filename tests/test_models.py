@@ -19,17 +19,20 @@ CASES = [
     for protocol in method(name).PROTOCOLS
     for suffix in ("", *(f"@{variant}" for variant in method(name).VARIANTS))
 ]
+VARIANT = {"bleep@resnet50": {"encoder": "test_resnet@untrained"}}  # its network is not fetched for a test
+BY_HEART = {"bleep": {"k": 1}}  # the mean of more than one spot is not the spot
+OTHER = "P2-1"  # who retrieves, retrieves from another patient
 every_model = pytest.mark.parametrize(("name", "protocol"), CASES, ids=lambda value: value)
 
 
 @pytest.fixture(scope="module")
 def feed_for(toy, toy_sections):
-    """Make a feed of one stack, of which the first section is known."""
-    sections = {name: toy_sections[name] for name in toy.sections["P1"]}
+    """Make a feed of one stack, of which the first section is known, and of a section of another patient."""
+    sections = {name: toy_sections[name] for name in (*toy.sections["P1"], OTHER)}
     panel = top_mean_panel(toy_sections.values(), toy.panel.size)
 
     def make(name, protocol, **changes):
-        config = replace(config_of(toy, name, protocol), **changes)
+        config = replace(config_of(toy, name, protocol), **VARIANT.get(name, {}), **changes)
         kind = method(name)
         return config, Feed(
             toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size,
@@ -41,7 +44,7 @@ def feed_for(toy, toy_sections):
 
 @pytest.fixture(scope="module")
 def prepared(feed_for, toy):
-    """Return (model, feed) prepared on the whole stack, made once per case."""
+    """Return (model, feed) prepared on the stack and the other section, made once per case."""
     made = {}
 
     def make(name, protocol):
@@ -49,7 +52,7 @@ def prepared(feed_for, toy):
             torch.manual_seed(0)
             config, feed = feed_for(name, protocol)
             model = build(name, config, feed.shape)
-            model.prepare(feed.whole(toy.sections["P1"]))
+            model.prepare(feed.whole((*toy.sections["P1"], OTHER)))
             made[name, protocol] = model.eval(), feed
         return made[name, protocol]
 
@@ -63,6 +66,15 @@ def shape(genes, features=0, positions=64):
 def one_batch(feed, toy, protocol) -> Batch:
     known = toy.sections["P1"][:1] if protocol == "3d" else ()
     return next(iter(feed.whole(toy.sections["P1"], known=known)))
+
+
+def first_spots(feed, section) -> Batch:
+    """Return 24 spots: few enough that features alone can tell them apart."""
+    batch, rows = next(iter(feed.whole([section]))), torch.arange(24)
+    few = subset(batch, rows)
+    if "patch" in batch:
+        few.patch = batch.patch[rows]
+    return few
 
 
 @torch.no_grad()
@@ -131,7 +143,7 @@ def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
     config, feed = feed_for(name, protocol)
     model = build(name, config, feed.shape)
     assert trainable(model)
-    model.prepare(feed.whole(toy.sections["P1"]))
+    model.prepare(feed.whole((*toy.sections["P1"], OTHER)))
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-2)
     generator = torch.Generator().manual_seed(0)
     reached = set()
@@ -160,16 +172,10 @@ def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
         if "dropout" in {f.name for f in method(name).Config.__dataclass_fields__.values()}
         else {}
     )
-    config, feed = feed_for(name, protocol, **changes)
-    section = toy.sections["P1"][:1]
+    config, feed = feed_for(name, protocol, **changes, **BY_HEART.get(name, {}))
     model = build(name, config, feed.shape)
-    (batch,) = [next(iter(feed.whole(section)))]
-    rows = torch.arange(24)  # few enough that features alone can tell them apart
-    small = subset(batch, rows)
-    if "patch" in batch:
-        small.patch = batch.patch[rows]
-    small.known = torch.zeros(len(rows), dtype=torch.bool)
-    model.prepare([small])
+    small = first_spots(feed, toy.sections["P1"][0])
+    model.prepare([small, first_spots(feed, OTHER)])
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     model.train()
     for _ in range(200):

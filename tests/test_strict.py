@@ -20,6 +20,16 @@ CASES = [(name, protocol) for name in names() if name != "oracle" for protocol i
 SMALL = {
     "asign": {"encoder": "frozen", "width": 16, "heads": 2, "rounds": 1, "transformer_layers": 1, "lr": 0.02, "epochs": 2},
     "stnet": {"encoder": "test_resnet@untrained", "lr": 0.02, "epochs": 1, "patch_px": 16, "views": 1},
+    "histogene": {"patch_px": 8, "width": 16, "depth": 1, "heads": 2, "head_width": 8, "hidden": 16, "lr": 0.002, "epochs": 2},
+    "hist2st": {"patch_px": 8, "kernel": 2, "channels": 8, "mixer_depth": 1, "depth": 1, "graph_depth": 2, "heads": 2, "head_width": 8, "views": 2, "lr": 0.002, "epochs": 2},
+    "egn": {"frozen": "dataset", "patch_px": 16, "token_px": 8, "width": 16, "depth": 2, "heads": 2, "head_width": 8, "hidden": 16, "bridge_heads": 2, "bridge_width": 4, "score_width": 8, "lr": 0.002, "epochs": 1},
+    "eggn": {"frozen": "dataset", "width": 16, "depth": 1, "gates": 4, "lr": 0.002, "epochs": 2},
+    "bleep": {"encoder": "test_resnet@untrained", "patch_px": 16, "width": 32, "epochs": 1},
+    "sgn": {"frozen": "dataset", "width": 16, "gene_width": 8, "layers": 1, "lr": 0.01, "epochs": 2},
+    "triplex": {
+        "frozen": "dataset", "encoder": "test_resnet@untrained", "patch_px": 16, "width": 16, "fusion": (1, 2, 1, 0.1),
+        "context": (1, 2, 1, 0.1), "neighbourhood": (1, 2, 1, 0.1), "lr": 0.01, "epochs": 1,
+    },
 }  # fmt: skip
 
 @pytest.fixture(scope="module")

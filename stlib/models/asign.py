@@ -60,7 +60,7 @@ class ASIGNConfig(Config):
 
     epochs: int = 100  # the paper: to convergence
     batch_size: int = 256
-    encoder: str = "resnet50@hub"  # or "frozen"
+    encoder: str = "resnet50.tv_in1k@hub"  # or "frozen"
     width: int = 1024
     heads: int = 8
     rounds: int = 3  # of graph attention

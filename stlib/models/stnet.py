@@ -38,7 +38,7 @@ class STNetConfig(Config):
 
     epochs: int = 50
     batch_size: int = 32
-    encoder: str = "densenet121@hub"
+    encoder: str = "densenet121.tv_in1k@hub"
     lr: float = 3.2e-5  # 1e-6 on a loss summed over a batch of 32
     momentum: float = 0.9
     patch_px: int = 0  # side to which a patch is averaged before it is encoded; 0: as it was cut
