@@ -12,7 +12,7 @@ from IPython.display import Markdown, display
 from stlib import conditions, paths, render, show
 from stlib.results import Run, parameters
 from stlib.scores import by_patient, frame, patient_scores
-from stlib.tables import load_table, runs_needed
+from stlib.tables import absences, load_table, runs_needed
 
 # %% tags=["parameters"]
 dataset: str = "toy"   # a file in params/
@@ -40,7 +40,7 @@ print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
 # %% tags=["nbval-check-output"]
 scores = patient_scores(declared, p.dataset)
 found = frame(declared, p.dataset, scores)
-notes = [*params.notes, *conditions.reductions(needed)]
+notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(needed)]
 text = render.markdown(declared, found, notes)
 print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
 

@@ -34,6 +34,7 @@ class Row(Record):
     role: Literal["method", "control", "ceiling"] = "method"  # a ceiling knows the truth
     run: str = ""  # the run it shares; empty: its own, or for controls and ceilings the one they share
     datasets: list[str] = []  # those the row exists for; empty: all
+    absent: dict[str, str] = {}  # dataset -> why the row cannot be computed there; said under the table
     reported: Reported | None = None
 
 
@@ -116,12 +117,23 @@ def load_table(name: str) -> Table:
 
 
 def rows_for(table: Table, dataset: str) -> list[Row]:
-    """Return the rows for a dataset: not restricted to others, and of a protocol it declares folds for."""
+    """Return the rows for a dataset: of a protocol it declares folds for, not absent or of others alone."""
     protocols = load_params(dataset).folds
     return [
         row
         for row in table.rows
-        if row.protocol in protocols and (not row.datasets or dataset in row.datasets)
+        if row.protocol in protocols
+        and (not row.datasets or dataset in row.datasets)
+        and dataset not in row.absent
+    ]
+
+
+def absences(table: Table, dataset: str) -> list[str]:
+    """Say which rows a dataset does not allow, and why."""
+    return [
+        f"{row.label}, {row.protocol}, is not shown: {row.absent[dataset]}."
+        for row in table.rows
+        if dataset in row.absent
     ]
 
 

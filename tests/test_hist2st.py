@@ -160,7 +160,7 @@ def test_it_starts_at_the_mean_label_and_the_mean_count():
     batch.counts = torch.tensor([[0.0, 1.0, 1.0], [0.0, 2.0, 4.0]])  # size factors 1 and 3
     net.prepare([batch])
     assert net.expression[1].bias.tolist() == [2, 3, 4]
-    expected = torch.tensor([1e-5, (1 + 2 / 3) / 2, (1 + 4 / 3) / 2]).log()
+    expected = torch.tensor([1e-5, (1 + 2) / (1 + 3), (1 + 4) / (1 + 3)]).log()
     torch.testing.assert_close(net.count["mean"].bias, expected)
 
 
@@ -212,3 +212,12 @@ def test_one_view_in_ten_has_no_colour():
     luma = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     torch.testing.assert_close(centre[grey], torch.full((int(grey.sum()), 3), luma))
     torch.testing.assert_close(centre[~grey], patch[~grey, :, 4, 4])
+
+
+def test_a_location_without_counts_of_the_panel_leaves_all_finite():
+    net, batch = model(), section([[0, 0], [1, 0], [2, 0]])
+    batch.counts[0] = 0
+    net.prepare([batch])
+    assert net.count["mean"].bias.isfinite().all()
+    net.train()
+    assert net.loss(batch, net(batch)).isfinite()

@@ -145,6 +145,14 @@ def test_rows_are_kept_to_the_datasets_and_protocols_they_exist_for(table, tmp_p
     assert [row.label for row in tables.rows_for(table, "other")] == ["Mean", "Ridge", "Good", "Bad"]
 
 
+def test_what_a_dataset_does_not_allow_is_said(table):
+    row = table.rows[3].model_copy(update={"absent": {"toy": "it has no stars"}})
+    assert tables.absences(table, "toy") == []
+    changed = table.model_copy(update={"rows": [row, *table.rows[4:]]})
+    assert tables.absences(changed, "toy") == ["Good, 2d, is not shown: it has no stars."]
+    assert [one.label for one in tables.rows_for(changed, "toy")] == ["Bad", "Overlap"]
+
+
 def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)

@@ -151,14 +151,14 @@ class Hist2ST(Method):
         return cls.NEEDS if config.zinb else cls.NEEDS - {"counts"}
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels, means = [], []
+        labels, counts, sizes = [], 0, 0
         for batch in train:
             labels.append(batch.expression.double())
             if self.config.zinb:
-                means.append(batch.counts.double() / size_factor(batch.counts))
+                counts, sizes = counts + batch.counts.double().sum(0), sizes + size_factor(batch.counts).sum()
         self.expression[1].bias.data = torch.cat(labels).mean(0).float()
-        if self.config.zinb:
-            self.count["mean"].bias.data = torch.cat(means).mean(0).clamp(min=1e-5).log().float()
+        if self.config.zinb:  # a location without any count of the panel has the size 0
+            self.count["mean"].bias.data = (counts / sizes).clamp(min=1e-5).log().float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         edges = neighbours(batch, self.config.neighbours, self.config.reach)
