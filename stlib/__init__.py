@@ -2,14 +2,15 @@
 
 The path of the data, and the module that holds each step:
 
-what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (wide files)
+what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (files)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them)
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
-methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`, `retrieval`, `gene_text`
+methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
+what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`
 numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
 pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (for browsing)

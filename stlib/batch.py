@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 
 LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
-    "position registered array section patient layer row expression known depth counts features relative rate "
-    "neighbour_features neighbour_inside region_parent global_parent".split()
+    "position registered array section patient layer row expression known depth counts features relative "
+    "neighbour_features neighbour_inside rate region_parent global_parent".split()
 )
 
 

@@ -67,7 +67,7 @@ class Feed:
         """What the data fixes about the model; D is 0 if it takes no frozen features."""
         part = self._part(next(iter(self.order)))
         found = part.get("features", part.get("region_features"))
-        positions = 1 + max(int(section.array.max()) for section in self.sections.values())
+        positions = 1 + max(round(float(section.array.max())) for section in self.sections.values())
         return Shape(tuple(self.panel), 0 if found is None else found.shape[1], positions)
 
     def whole(

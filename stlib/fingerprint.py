@@ -117,8 +117,9 @@ def weights_hash(content: dict[str, Any], roots: list[str]) -> str:
         Its modules; the defaults of those that are models count, whether or not they are overridden.
     """
     words = [content["encoder"], *(value for own in content["overrides"].values() for value in own.values())]
-    for path in [path for root in roots if root.startswith("stlib.models.") and (path := _file(root))]:
-        words += [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+    for path in (_file(root) for root in roots if root.startswith("stlib.models.")):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        words += [node.value for node in nodes if isinstance(node, ast.Constant)]
     found = [re.fullmatch(r"(?:[^@\s]+@)?file:(\S+)", word) for word in words if isinstance(word, str)]
     files = [paths.ROOT / match[1] for match in found if match]
     return text_hash([kept_hash(path) if path.exists() else "absent" for path in files])

@@ -1,4 +1,4 @@
-"""Loss terms used by two or more models."""
+"""Loss terms with a formula of their own: correlations, and likelihoods of counts."""
 
 import torch
 from torch import Tensor
