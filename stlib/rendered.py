@@ -70,7 +70,7 @@ def _small(png: str) -> str:
 
 
 def quote(readme: str, root: Path = paths.ROOT) -> str:
-    """Return the text with each table between ``<!-- results/... -->`` and ``<!-- end -->`` as the results have it."""
+    """Return the text with each table between ``<!-- results/... -->`` and ``<!-- end -->`` renewed."""
 
     def table(match: re.Match) -> str:
         lines = (root / match[1]).read_text().splitlines()
@@ -87,7 +87,7 @@ def _head_and_rows(lines: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Write `notebooks/rendered/` and the tables of the README; what no run stands behind any more is removed."""
+    """Write `notebooks/rendered/` and the tables of the README; what no run stands behind is removed."""
     paths.write_text(paths.ROOT / "README.md", quote((paths.ROOT / "README.md").read_text()))
     found = sources()
     for old in FOLDER.glob("*.ipynb"):

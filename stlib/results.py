@@ -218,7 +218,7 @@ class Run:
 
     @property
     def source(self) -> str:
-        """Which raw files the step `data` reads, if it is told a folder; without one, what was read stands."""
+        """Which raw files the step `data` reads, if told a folder; without one, what was read stands."""
         return fingerprint.listing_hash(Path(self.data)) if self.data else ""
 
     @property

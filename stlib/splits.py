@@ -91,7 +91,7 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
 
 
 def _validation_patient(trained: list[str], params: Params, least: int) -> str | None:
-    """Return the training patient with the fewest sections, but `least`; None if under three patients train."""
+    """Return the training patient with the fewest sections, at least `least`; None if under three train."""
     sizes = {patient: len(params.sections[patient]) for patient in trained}
     fitting = [patient for patient, size in sizes.items() if size >= least]
     if len(trained) < 3 or not fitting:

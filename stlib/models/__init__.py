@@ -133,8 +133,8 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
     for key in overrides:
         if key not in known:
             raise ValueError(
-                f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct `overrides` "
-                "in the params file"
+                f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct "
+                "`overrides` in the params file"
             )
     variant = found.VARIANTS.get(name.partition("@")[2], {})
     return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
