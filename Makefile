@@ -43,6 +43,8 @@ $(READY): requirements.lock pyproject.toml
 	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --editable .
 	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" > /dev/null 2>&1
 	@JUPYTER_CONFIG_DIR=.venv/etc/jupyter .venv/bin/jupytext-config set-default-viewer python  # .py opens as a notebook
+	@mkdir -p .venv/etc/jupyter/labconfig; echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
+	  > .venv/etc/jupyter/labconfig/page_config.json
 	@touch $@
 
 lock: $(READY)  ## requirements.lock anew from pyproject.toml

@@ -2,4 +2,3 @@
 
 c = get_config()  # noqa: F821 - JupyterLab defines it
 c.ServerApp.contents_manager_class = "jupytext.TextFileContentsManager"
-c.LabApp.news_url = None  # no question about news at the first start
