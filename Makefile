@@ -57,7 +57,7 @@ lab: $(READY)  ## JupyterLab, where the .py notebooks open as notebooks
 words = $(subst /, ,$*)
 # $(1): the notebook's parameters. A run whose fingerprint still holds is only touched.
 define execute
-	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),$(DATA)); then touch $@; else $(call papermill,$(1)); fi
+	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),"$(DATA)"); then touch $@; else $(call papermill,$(1)); fi
 endef
 define papermill
 	mkdir -p $(@D); rm -f $@; echo "running: $(@D)"; \
@@ -72,8 +72,10 @@ build/%.ipynb: notebooks/%.py $(READY)
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)
-runs/data/%/run.json: build/01_data.ipynb params/%.yaml
+runs/data/%/run.json: build/01_data.ipynb params/%.yaml $(if $(DATA),build/%.source)
 	$(call execute,-r dataset $* -r data "$(DATA)")
+build/%.source: FORCE $(READY)  # changes with the files of DATA
+	@mkdir -p $(@D); $(PY) -m stlib.fingerprint "$(DATA)" > $@.partial; cmp -s $@.partial $@ && rm $@.partial || mv $@.partial $@
 runs/preprocessing/%/run.json: build/02_preprocessing.ipynb runs/data/%/run.json
 	$(call execute,-r dataset $*)
 runs/registration/%/run.json: build/03_registration.ipynb runs/preprocessing/%/run.json

@@ -58,6 +58,7 @@ print(f"{between:.0%} of the label's variance is between genes, {1 - between:.0%
 # %%
 rows = []
 for name in params.with_slide:
+    patches(params, sections[name], "spot")
     for level in ("spot", "region", "global"):
         found = features(params, sections[name], level)
         rows.append({"section": name, "level": level, "patches": found.shape[0], "features": found.shape[1]})

@@ -23,7 +23,7 @@ seed: int = 0            # of weights, order of batches and augmentation
 p = parameters(globals(), "05_train_3d")
 run = Run("3d", p.dataset, p.model, p.setting, p.seed)
 params = run.params
-display(show.settings(params))
+display(show.settings(params, run))
 
 # %% [markdown]
 # ## The idea, in the words of its file

@@ -46,11 +46,14 @@ for gene in params.showcase:
 
 # %% [markdown]
 # ## The sections of a block before and after alignment
+#
+# A dataset without folds of the protocol 3d needs no alignment and has none.
 
 # %%
-stack = max(params.sections.values(), key=len)
-drawn["alignment"] = figures.alignment(params, stack, load_registration(p.dataset))
-display(drawn["alignment"])
+if "3d" in params.folds:
+    stack = max(params.sections.values(), key=len)
+    drawn["alignment"] = figures.alignment(params, stack, load_registration(p.dataset))
+    display(drawn["alignment"])
 
 # %% [markdown]
 # ## Summary

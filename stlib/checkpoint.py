@@ -81,8 +81,7 @@ def load_checkpoint(
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         groups = json.loads(file.metadata()["groups"])
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    _check_shapes(path, saved, model.state_dict())
-    model.load_state_dict(saved)
+    _load(path, saved, model)
     if optimiser is not None and groups:
         state: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():
@@ -93,14 +92,20 @@ def load_checkpoint(
     return about
 
 
-def _check_shapes(path: Path, saved: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    for key in sorted(saved.keys() ^ wanted.keys()):
+def _load(path: Path, saved: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
+    """Put tensors into a model; a bank takes its size from them, see `stlib.retrieval.Bank`."""
+    for key in sorted(saved.keys() ^ model.state_dict().keys()):
         raise ValueError(
             f"{path}: '{key}' is in only one of checkpoint and model; they differ in code or configuration"
         )
-    for key, value in saved.items():
-        if value.shape != wanted[key].shape:
-            raise ValueError(
-                f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} "
-                "(another panel or configuration?)"
-            )
+    try:
+        model.load_state_dict(saved)
+    except RuntimeError as error:
+        wanted = model.state_dict()
+        for key, value in saved.items():
+            if value.shape != wanted[key].shape:
+                raise ValueError(
+                    f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} "
+                    "(another panel or configuration?)"
+                ) from error
+        raise

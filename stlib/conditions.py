@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 
@@ -40,12 +41,17 @@ def _changed(run: Run) -> str:
     found = method(run.model)
     paper = found.Config(**found.PROTOCOLS[run.step])
     pairs = [
-        (field.name, getattr(run.config, field.name), getattr(paper, field.name)) for field in fields(paper)
+        (field.name, _plain(getattr(run.config, field.name)), _plain(getattr(paper, field.name)))
+        for field in fields(paper)
     ]
     listed = ", ".join(f"{name} {ours} ({theirs})" for name, ours, theirs in pairs if ours != theirs)
     if not listed:
         return ""
     return f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def report(runs: list[Run]) -> pd.DataFrame:

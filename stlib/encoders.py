@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from stlib import paths
-from stlib.fingerprint import file_hash
+from stlib.fingerprint import weights_hash
 from stlib.pathology import RECIPES
 from stlib.weights import load_weights
 
@@ -229,19 +229,17 @@ class Timm:
         See the module; untrained weights come from a fixed seed.
     device
         Default: the GPU if there is one.
-    bf16
-        Whether to compute in bfloat16.
     """
 
-    def __init__(self, spec: str, device: str | None = None, bf16: bool = False) -> None:
-        self.name, self.device, self.bf16 = spec, device, bf16
+    def __init__(self, spec: str, device: str | None = None) -> None:
+        self.name, self.device = spec, device
         self._spec = parse_spec(spec)
 
     @cached_property
     def version(self) -> str:
-        """What the features depend on beside the spec: the content of a weights file, the precision."""
+        """What the features depend on beside the spec: the content of a weights file."""
         file = self._spec.file
-        return (f"seed {SEED}" if file is None else file_hash(file)) + " bf16" * self.bf16
+        return f"seed {SEED}" if file is None else weights_hash(file)
 
     @property
     def dim(self) -> int:
@@ -267,7 +265,7 @@ class Timm:
         for i in range(0, len(patches), BATCH):
             block = torch.from_numpy(np.ascontiguousarray(patches[i : i + BATCH])).to(device)
             block = block.permute(0, 3, 1, 2)  # (B, 3, H, W), channels last in memory
-            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.inference_mode():
                 out.append(self._network((block - mean) / std).float().cpu().numpy())
         return np.concatenate(out)
 

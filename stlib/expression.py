@@ -15,7 +15,7 @@ def common_genes(sections: Iterable[Section]) -> list[str]:
     return [gene for gene in first.genes if gene in shared]
 
 
-def top_mean_panel(sections: Iterable[Section], size: int, among: list[str] | None = None) -> list[str]:
+def top_mean_panel(sections: Iterable[Section], size: int) -> list[str]:
     """Return the `size` genes of the highest mean raw count, in descending order.
 
     The mean is taken over the spots of each section, then over sections without weights (ASIGN, A1: "highest
@@ -27,8 +27,6 @@ def top_mean_panel(sections: Iterable[Section], size: int, among: list[str] | No
         Those the choice may look at. Under `strict` they hold no spot whose counts are hidden.
     size
         Number of genes.
-    among
-        Candidates; default: the genes common to `sections`.
 
     Raises
     ------
@@ -36,7 +34,7 @@ def top_mean_panel(sections: Iterable[Section], size: int, among: list[str] | No
         If there are fewer candidates than `size`.
     """
     sections = list(sections)
-    genes = common_genes(sections) if among is None else among
+    genes = common_genes(sections)
     if len(genes) < size:
         raise ValueError(
             f"a panel of {size} genes needs that many genes common to all sections, found {len(genes)} in "

@@ -30,7 +30,7 @@ AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
 
 @lru_cache(maxsize=4)
-def encoder(spec: str, device: str | None = None, bf16: bool = False) -> Encoder:
+def encoder(spec: str, device: str | None = None) -> Encoder:
     """Return the encoder that a word names.
 
     Parameters
@@ -40,8 +40,6 @@ def encoder(spec: str, device: str | None = None, bf16: bool = False) -> Encoder
         (`stlib.encoders`): ``<name>@untrained``, ``<name>@hub`` or ``<name>@file:<path>``.
     device
         Of a timm model; default: the GPU if there is one.
-    bf16
-        Whether a timm model computes in bfloat16.
 
     Returns
     -------
@@ -58,7 +56,7 @@ def encoder(spec: str, device: str | None = None, bf16: bool = False) -> Encoder
     >>> encoder("stain").dim
     52
     """
-    return Stain() if spec == "stain" else Timm(spec, device, bf16)
+    return Stain() if spec == "stain" else Timm(spec, device)
 
 
 def patches(params: Params, section: Section, level: str) -> np.ndarray:

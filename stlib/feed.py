@@ -12,8 +12,11 @@ from torch import Tensor
 from stlib import expression, features, graph
 from stlib.alignment import load_registration
 from stlib.batch import LEVELS, Batch, Shape, hide, subset
-from stlib.params import Params
+from stlib.params import Params, nearest
 from stlib.sections import Section
+
+UNITS = ("spot", "section", "stack")
+NEEDS = ("patch", "features", "relative", "neighbours", "levels", "graph", "cross", "counts", "rate")
 
 
 class Feed:
@@ -52,6 +55,8 @@ class Feed:
         hidden: tuple[str, ...] = (),
         frozen: str = "dataset",
     ):
+        _check_words("UNIT", {unit}, UNITS)
+        _check_words("NEEDS", needs, NEEDS)
         self.params, self.sections, self.panel = params, sections, panel
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.hidden = set(hidden)
@@ -61,6 +66,7 @@ class Feed:
         self.patients = {patient: index for index, patient in enumerate(patients)}
         self._parts: dict[str, dict[str, Tensor]] = {}
         self._groups: dict[tuple[str, ...], Batch] = {}
+        self._patches: dict[str, np.ndarray] = {}  # memory maps
 
     @property
     def shape(self) -> Shape:
@@ -263,10 +269,17 @@ class Feed:
         for name, index in self.order.items():
             here = (batch.section == index).nonzero().ravel()
             if len(here):
-                stored = features.patches(self.params, self.sections[name], "spot")
-                patch[here] = torch.from_numpy(stored[batch.row[here].numpy()])
+                if name not in self._patches:
+                    self._patches[name] = features.patches(self.params, self.sections[name], "spot")
+                patch[here] = torch.from_numpy(self._patches[name][batch.row[here].numpy()])
         batch.patch = patch.permute(0, 3, 1, 2)  # (N, 3, P, P), channels last in memory
         return batch
+
+
+def _check_words(name: str, words: Iterable[str], known: tuple[str, ...]) -> None:
+    for word in words:
+        if word not in known:
+            raise ValueError(f"{name} of a method: '{word}' is unknown (nearest: {nearest(word, known)})")
 
 
 def standardised(x: Tensor) -> Tensor:

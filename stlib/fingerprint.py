@@ -8,6 +8,7 @@ import ast
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,25 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kept_hash(path: Path) -> str:
+def kept_hash(path: Path, stamp: Path | None = None) -> str:
     """Return the SHA-256 of a large file, computed once.
 
-    It is kept beside the file together with size and time of change, and computed anew when these differ.
-    Where the file itself was left behind (a GPU machine to which only caches were carried), what is kept
-    counts.
+    It is kept with size and time of change, and computed anew when these differ. Where the file itself was
+    left behind (a GPU machine to which only caches were carried), what is kept counts.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stamp
+        Where the hash is kept; default: beside the file.
 
     Raises
     ------
     FileNotFoundError
         If there is neither the file nor its hash.
     """
-    stamp = path.with_name(f"{path.name}.sha256")
+    stamp = stamp or path.with_name(f"{path.name}.sha256")
     kept = json.loads(stamp.read_text()) if stamp.exists() else {}
     if not path.exists():
         if kept:
@@ -51,8 +58,9 @@ def kept_hash(path: Path) -> str:
 
 
 def listing_hash(folder: Path) -> str:
-    """Return the hash of the names, sizes and times of change of all files in a folder."""
+    """Return the hash of names, sizes and times of change of the files in a folder, hidden ones left out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if "/." not in f"/{path.relative_to(folder)}"]
     return text_hash(
         [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     )
@@ -103,11 +111,12 @@ def resolved(params: Params, models: list[str]) -> dict[str, Any]:
     content = params.model_dump(mode="json", by_alias=True, exclude=DESCRIPTIVE)
     names = {model.split("@")[0] for model in models}
     content["overrides"] = {key: value for key, value in content["overrides"].items() if key in names}
+    content["source"] = {key: content["source"][key] for key in ("reader", "options")}
     return content
 
 
-def weights_hash(content: dict[str, Any], roots: list[str]) -> str:
-    """Return the hash of the files that settings name (``file:<path>``): weights, texts of genes.
+def named_files(content: dict[str, Any], roots: list[str]) -> list[Path]:
+    """Return the files that settings name (``file:<path>``): weights, texts of genes.
 
     Parameters
     ----------
@@ -120,9 +129,14 @@ def weights_hash(content: dict[str, Any], roots: list[str]) -> str:
     for path in (_file(root) for root in roots if root.startswith("stlib.models.")):
         nodes = ast.walk(ast.parse(path.read_text()))
         words += [node.value for node in nodes if isinstance(node, ast.Constant)]
-    found = [re.fullmatch(r"(?:[^@\s]+@)?file:(\S+)", word) for word in words if isinstance(word, str)]
-    files = [paths.ROOT / match[1] for match in found if match]
-    return text_hash([kept_hash(path) if path.exists() else "absent" for path in files])
+    found = [re.fullmatch(r"(?:[^@\s]+@)?file:([^<]+)", word) for word in words if isinstance(word, str)]
+    return [paths.ROOT / match[1] for match in found if match]
+
+
+def weights_hash(file: Path) -> str:
+    """Return the hash of a file of weights, computed once, or a word that it is absent."""
+    kept = paths.cache("hashes") / f"{text_hash(str(file))[:32]}.json"
+    return kept_hash(file, kept) if file.exists() or kept.exists() else "absent"
 
 
 def data_hash(dataset: str, *, registered: bool = False) -> str:
@@ -153,3 +167,7 @@ def notebook_hash(notebook: str) -> str:
     """Return the hash of a notebook's code cells; prose may change freely."""
     cells = ("\n" + (paths.NOTEBOOKS / f"{notebook}.py").read_text()).split("\n# %%")
     return text_hash([cell for cell in cells if not cell.startswith(" [markdown]")])
+
+
+if __name__ == "__main__":  # python -m stlib.fingerprint <folder>
+    print(listing_hash(Path(sys.argv[1])))

@@ -14,20 +14,20 @@ import jupytext
 import nbformat
 from PIL import Image
 
-from stlib import paths
+from stlib import paths, show
 from stlib.results import NOTEBOOK, Run
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
 
 
-def sources() -> dict[str, Path]:
-    """Return rendered name -> executed notebook: one per step; of the training notebooks one per model."""
+def sources() -> dict[str, Run]:
+    """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
     steps = [Run(step, "toy") for step in NOTEBOOK if step not in ("2d", "3d", "tables")]
     found = {NOTEBOOK[run.step]: run for run in (*steps, Run("tables", "toy", "table1"))}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
-    return {name: run.folder / "notebook.ipynb" for name, run in sorted(found.items())}
+    return dict(sorted(found.items()))
 
 
 def retold(notebook: nbformat.NotebookNode, script: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -39,6 +39,16 @@ def retold(notebook: nbformat.NotebookNode, script: nbformat.NotebookNode) -> nb
         if ran and "injected-parameters" in ran[0].metadata.get("tags", []):
             cells.append(ran.pop(0))
     notebook.cells = cells
+    return notebook
+
+
+def renew_ideas(notebook: nbformat.NotebookNode, run: Run) -> nbformat.NotebookNode:
+    """Put the models' docstrings as they are now where the run printed them: they are prose, too."""
+    outputs = [
+        o for cell in notebook.cells if "show.idea(" in cell.source for o in cell.outputs if "data" in o
+    ]
+    for output, member in zip(outputs, run.members if outputs else [], strict=True):
+        output.data["text/markdown"] = show.idea(member.model, member.config).data
     return notebook
 
 
@@ -93,9 +103,10 @@ def main() -> None:
     for old in FOLDER.glob("*.ipynb"):
         if old.stem not in found:
             old.unlink()
-    for name, path in found.items():
+    for name, run in found.items():
         script = jupytext.read(paths.NOTEBOOKS / f"{name.split('-')[0]}.py")
-        text = nbformat.writes(slim(retold(nbformat.read(path, as_version=4), script)))
+        notebook = retold(nbformat.read(run.folder / "notebook.ipynb", as_version=4), script)
+        text = nbformat.writes(slim(renew_ideas(notebook, run)))
         written = paths.write_text(FOLDER / f"{name}.ipynb", text + "\n")
         print(f"{written.relative_to(paths.ROOT)}  {len(text) // 1024} kB")
 

@@ -200,8 +200,9 @@ class Run:
         """Fingerprint of all that the numbers depend on: code, parameters, inputs, lock."""
         key = (self.step, self.dataset, self.model, self.setting, self.seed)
         uses = fingerprint.resolved(self.params, [run.model for run in self.members])
-        files = fingerprint.weights_hash(uses, self.roots), fingerprint.file_hash(paths.LOCK)
-        return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files)
+        files = [fingerprint.weights_hash(path) for path in fingerprint.named_files(uses, self.roots)]
+        lock = fingerprint.file_hash(paths.LOCK)
+        return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files, lock)
 
     @property
     def fingerprint(self) -> str:
@@ -212,7 +213,7 @@ class Run:
         """Return whether the run stands with what it wrote beside it, and a new one would be the same."""
         return (
             self.stamp == self.fingerprint
-            and all(path.exists() for path in self.products)
+            and all(path.exists() for path in (*self.products, *self.kept))
             and (not self.data or self.source == json.loads(self.record.read_text())["source"])
         )
 
@@ -220,6 +221,13 @@ class Run:
     def source(self) -> str:
         """Which raw files the step `data` reads, if told a folder; without one, what was read stands."""
         return fingerprint.listing_hash(Path(self.data)) if self.data else ""
+
+    @property
+    def kept(self) -> list[Path]:
+        """What the run itself keeps, beside its record: of a model predictions, of a table its renderings."""
+        if self.step == "tables":
+            return [paths.RESULTS / self.dataset / f"{self.model}.{suffix}" for suffix in ("md", "csv")]
+        return [self.predictions, self.history] if self.step in CONTROLS and not self.shared else []
 
     @property
     def products(self) -> list[Path]:
@@ -276,7 +284,10 @@ class Run:
         content
             What the step adds: plain data.
         """
-        files = [*fingerprint.modules(self.roots), paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
+        uses = fingerprint.resolved(self.params, [run.model for run in self.members])
+        weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]
+        own = [paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
+        files = [*fingerprint.modules(self.roots), *own, *weights]
         names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
         target = self.record.relative_to(paths.OUT)
         with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
@@ -290,7 +301,7 @@ class Run:
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "source": self.source,
-            "parameters": fingerprint.resolved(self.params, [run.model for run in self.members]),
+            "parameters": uses,
             "versions": {name: metadata.version(name) for name in VERSIONS}
             | {"python": platform.python_version()},
             "device": device(),
@@ -326,7 +337,7 @@ def main() -> int:
     ``python -m stlib.results runs/2d/toy/asign/strict-s0/run.json``; of the step `data` the folder of the raw
     files may follow.
     """
-    run = replace(Run.at(Path(sys.argv[1]).resolve().parent), data="".join(sys.argv[2:]))
+    run = replace(Run.at(Path(sys.argv[1]).resolve().parent), data=" ".join(sys.argv[2:]))
     return int(not run.complete())
 
 

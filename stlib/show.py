@@ -10,12 +10,26 @@ from IPython.display import Markdown
 from stlib import metrics
 from stlib.models import Config, method
 from stlib.params import Params
+from stlib.results import Run
 from stlib.splits import Fold
 
 
-def settings(params: Params) -> Markdown:
-    """Show every parameter of a dataset as YAML, so that the executed notebook holds each number it used."""
+def settings(params: Params, run: Run | None = None) -> Markdown:
+    """Show the parameters of a dataset as YAML, so that the executed notebook holds each number it used.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    run
+        If given, overrides of models that it does not train are left out.
+    """
     content = params.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if run is not None:
+        models = {member.model.split("@")[0] for member in run.members}
+        own = {name: value for name, value in params.overrides.items() if name in models}
+        content = {key: value for key, value in content.items() if key != "overrides"}
+        content |= {"overrides": own} if own else {}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
     return Markdown(f"```yaml\n{text}```")
 

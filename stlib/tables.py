@@ -107,6 +107,12 @@ def load_table(name: str) -> Table:
             f"tables/{path.name}: a metric is one column, found '{metric}' {shown.count(metric)} "
             "times; remove one"
         )
+    datasets = [path.stem for path in paths.PARAMS.glob("*.yaml")]
+    for dataset in {name for row in table.rows for name in (*row.datasets, *row.absent)} - set(datasets):
+        raise ValueError(
+            f"tables/{path.name}: a row names dataset '{dataset}', which is no file in params/ "
+            f"(nearest: {nearest(dataset, datasets)})"
+        )
     keys = [(row.label, row.protocol, row.setting) for row in table.rows]
     for label, protocol, setting in {key for key in keys if keys.count(key) > 1}:
         raise ValueError(

@@ -143,3 +143,10 @@ def test_augmentation_only_turns_and_mirrors():
         tuple(augment(patch[:1], torch.Generator().manual_seed(s)).flatten().tolist()) for s in range(200)
     }
     assert len(views) == 8
+
+
+def test_a_misspelt_need_or_unit_is_refused(feed):
+    with pytest.raises(ValueError, match="NEEDS of a method: 'feature' is unknown .nearest: 'features'"):
+        feed(needs=frozenset({"feature"}))
+    with pytest.raises(ValueError, match="UNIT of a method: 'spots' is unknown .nearest: 'spot'"):
+        feed("spots")

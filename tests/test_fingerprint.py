@@ -26,7 +26,9 @@ def test_another_model_is_another_recipe_and_its_settings_are_not_ours():
 
 def test_prose_may_change_freely(monkeypatch):
     base = fingerprint.resolved(load_params("toy"), [])
-    changed = load_params("toy").model_copy(update={"title": "another", "notes": ["x"]})
+    toy = load_params("toy")
+    cited = toy.source.model_copy(update={"citation": "anew"})
+    changed = toy.model_copy(update={"title": "another", "notes": ["x"], "source": cited})
     assert fingerprint.resolved(changed, []) == base
 
 
@@ -48,22 +50,33 @@ def test_comments_and_docstrings_may_change_freely(tmp_path, monkeypatch):
     assert fingerprint.code_hash(["stlib.alone"]) != before
 
 
-def test_the_files_of_a_models_defaults_count():
-    plain = {"encoder": "stain", "overrides": {}}
-    assert fingerprint.weights_hash(plain, ["stlib.models.triplex"]) != fingerprint.weights_hash(plain, [])
-    assert fingerprint.weights_hash(plain, ["stlib.models.mean"]) == fingerprint.weights_hash(plain, [])
+def test_files_that_settings_name_are_found_in_overrides_and_in_defaults():
+    content = {"encoder": "stain", "overrides": {"stnet": {"encoder": "resnet18@file:data/my weights.bin", "lr": 0.1}}}
+    assert fingerprint.named_files(content, []) == [paths.ROOT / "data/my weights.bin"]
+    found = fingerprint.named_files({"encoder": "stain", "overrides": {}}, ["stlib.models.triplex"])
+    assert {path.name for path in found} == {"tenpercent_resnet18.ckpt"}
+    assert fingerprint.named_files({"encoder": "stain", "overrides": {}}, ["stlib.models.mean"]) == []
 
 
-def test_other_weights_in_a_file_make_another_run(tmp_path):
+def test_other_weights_in_a_file_are_noticed_and_nothing_is_written_beside_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     file = tmp_path / "weights.safetensors"
+    assert fingerprint.weights_hash(file) == "absent"
     file.write_bytes(b"one")
-    content = {"encoder": "stain", "overrides": {"stnet": {"encoder": f"resnet18@file:{file}", "lr": 0.1}}}
-    before = fingerprint.weights_hash(content, [])
+    before = fingerprint.weights_hash(file)
     file.write_bytes(b"another")
-    assert fingerprint.weights_hash(content, []) != before
-    file.unlink()
-    (tmp_path / "weights.safetensors.sha256").unlink()
-    assert fingerprint.weights_hash(content, []) not in (before, fingerprint.weights_hash({"encoder": "x", "overrides": {}}, []))
+    assert fingerprint.weights_hash(file) != before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["weights.safetensors"]
+
+
+def test_a_listing_changes_with_its_files_and_not_with_hidden_ones(tmp_path):
+    (tmp_path / "A.tsv").write_text("1")
+    before = fingerprint.listing_hash(tmp_path)
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "index").write_text("x")
+    assert fingerprint.listing_hash(tmp_path) == before
+    (tmp_path / "A.tsv").write_text("22")
+    assert fingerprint.listing_hash(tmp_path) != before
 
 
 def test_a_notebook_counts_by_its_code_alone(tmp_path, monkeypatch):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load, save
 
 from stlib.batch import SPOT_FIELDS, Batch, Shape, subset
+from stlib.checkpoint import load_checkpoint, save_checkpoint
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.models import Method, build, configure, method, names, trainable
@@ -124,11 +124,12 @@ def test_hidden_labels_cannot_matter(prepared, toy, name, protocol):
 
 
 @every_model
-def test_saved_and_loaded_agree(prepared, feed_for, toy, name, protocol):
+def test_saved_and_loaded_agree(prepared, toy, tmp_path, name, protocol):
     model, feed = prepared(name, protocol)
+    save_checkpoint(tmp_path / "c.safetensors", model, None, {"model": name})
     torch.manual_seed(5)
-    again = build(name, model.config, model.shape)
-    again.load_state_dict(load(save({key: value.clone() for key, value in model.state_dict().items()})))
+    again = build(name, model.config, model.shape)  # not prepared, as when a training is resumed
+    load_checkpoint(tmp_path / "c.safetensors", again, None, name)
     batch = one_batch(feed, toy, protocol)
     torch.testing.assert_close(predicted(again.eval(), batch), predicted(model, batch), atol=0, rtol=0)
 

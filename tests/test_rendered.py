@@ -1,6 +1,7 @@
 """The copies of executed notebooks that people browse."""
 
 import base64
+import inspect
 import io
 
 import nbformat
@@ -10,7 +11,8 @@ from nbformat import v4
 from PIL import Image
 
 from stlib import rendered
-from stlib.results import NOTEBOOK
+from stlib.models import method
+from stlib.results import NOTEBOOK, Run
 
 
 def png(pixels):
@@ -88,8 +90,10 @@ def test_every_notebook_and_every_model_of_table_1_has_a_copy():
 
 
 def test_copies_of_runs_that_are_gone_go_too(executed, monkeypatch, tmp_path):
-    run = tmp_path / "notebook.ipynb"
-    nbformat.write(executed, run)
+    monkeypatch.setattr(rendered.paths, "RUNS", tmp_path)
+    run = Run("tour", "toy")
+    run.folder.mkdir(parents=True)
+    nbformat.write(executed, run.folder / "notebook.ipynb")
     monkeypatch.setattr(rendered, "FOLDER", tmp_path / "rendered")
     monkeypatch.setattr(rendered.paths, "ROOT", tmp_path)
     monkeypatch.setattr(rendered, "sources", lambda: {"00_tour": run})
@@ -98,3 +102,20 @@ def test_copies_of_runs_that_are_gone_go_too(executed, monkeypatch, tmp_path):
     (tmp_path / "rendered" / "06_old.ipynb").write_text("{}")
     rendered.main()
     assert [path.name for path in (tmp_path / "rendered").iterdir()] == ["00_tour.ipynb"]
+
+
+def test_a_rendered_training_shows_the_docstring_of_its_model_as_it_is_now():
+    pages = [path for path in sorted(rendered.FOLDER.glob("0[45]*.ipynb")) if "controls" not in path.stem]
+    assert pages
+    for path in pages:
+        text = inspect.cleandoc(inspect.getmodule(method(path.stem.split("-")[1])).__doc__)
+        shown = [output.data["text/markdown"] for cell in nbformat.read(path, 4).cells if "show.idea(" in cell.source
+                 for output in cell.outputs]  # fmt: skip
+        assert text in shown[0], f"{path.name}: run `make rendered`"
+
+
+def test_ideas_are_renewed(executed):
+    executed.cells[1].source = "display(show.idea(member.model, member.config))"
+    executed.cells[1].outputs = [v4.new_output("display_data", {"text/markdown": "old"})]
+    found = rendered.renew_ideas(nbformat.from_dict(executed), Run("2d", "toy", "sgn"))
+    assert found.cells[1].outputs[0].data["text/markdown"].startswith("```text\nSGN: ")

@@ -82,7 +82,7 @@ def test_a_run_that_stands_is_not_written_again():
 
 
 def test_another_recipe_makes_it_incomplete(monkeypatch):
-    Run("2d", "toy", "mean").finish()
+    Run("2d", "toy", "mean").save(predictions(), HISTORY)
     assert Run("2d", "toy", "mean").complete()
     monkeypatch.setattr(results.fingerprint, "code_hash", lambda roots: "other code")
     assert not Run("2d", "toy", "mean").complete()
@@ -138,8 +138,10 @@ def test_the_command_says_by_its_exit_whether_a_run_stands(step, monkeypatch):
     run = Run(step, "toy", "mean")
     monkeypatch.setattr(sys, "argv", ["results", str(run.record)])
     assert results.main() == 1
-    run.finish()
+    run.save(predictions(), HISTORY)
     assert results.main() == 0
+    run.predictions.unlink()
+    assert results.main() == 1
 
 
 def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):

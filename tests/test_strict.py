@@ -36,7 +36,8 @@ SMALL = {
 def short(toy):
     """The toy with two sections a patient and a short training: three patients to learn from, one of them held back."""
     sections = {patient: stack[:2] for patient, stack in toy.sections.items()}
-    return toy.model_copy(update={"sections": sections, "overrides": SMALL})
+    brief = {name: settings | {"epochs": 1} for name, settings in toy.overrides.items()}
+    return toy.model_copy(update={"sections": sections, "overrides": brief | SMALL})
 
 
 def other_counts(table, rng):

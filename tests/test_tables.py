@@ -153,6 +153,12 @@ def test_what_a_dataset_does_not_allow_is_said(table):
     assert [one.label for one in tables.rows_for(changed, "toy")] == ["Bad", "Overlap"]
 
 
+def test_a_row_of_an_unknown_dataset_is_refused(folder):
+    (folder / "small.yaml").write_text(YAML.replace("datasets: [toy]", "datasets: [tow]"))
+    with pytest.raises(ValueError, match="a row names dataset 'tow', .* .nearest: 'toy'"):
+        tables.load_table("small")
+
+
 def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)

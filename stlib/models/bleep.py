@@ -149,7 +149,7 @@ class BLEEP(Method):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         """Take the size of the saved bank."""
         if f"{prefix}bank" in state_dict:
-            self.bank = torch.empty_like(state_dict[f"{prefix}bank"])
+            self.bank = torch.empty_like(state_dict[f"{prefix}bank"], device=self.bank.device)
         self._embedded = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
