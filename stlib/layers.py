@@ -91,7 +91,7 @@ class FeedForward(nn.Sequential):
 
 
 class TransformerBlock(nn.Module):
-    """Add attention, then a feed-forward layer, each to its normalised input."""
+    """Add attention, then a feed-forward layer, each of its normalised input."""
 
     def __init__(self, width: int, heads: int, head_width: int, hidden: int, dropout: float = 0.0):
         super().__init__()
@@ -100,8 +100,8 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(width, hidden, dropout)
 
     def forward(self, x: Tensor, context: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        """Return (B, N, d); the context (B, M, d), if any, is taken as it is."""
-        x = x + self.attention(self.norm(x), context, bias)
+        """Return (B, N, d); the context (B, M, d), if any, is normalised as x is (TRIPLEX)."""
+        x = x + self.attention(self.norm(x), None if context is None else self.norm(context), bias)
         return x + self.feed_forward(x)
 
 

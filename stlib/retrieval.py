@@ -16,6 +16,8 @@ from torch import Tensor, nn
 Metric = Literal["l2", "l1", "cosine"]
 METRICS = {"l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1, "cosine": faiss.METRIC_INNER_PRODUCT}
 
+KEPT = 64  # edge lists that a bank remembers
+
 
 class Bank(nn.Module):
     """Keep what can be retrieved, in buffers that are saved with the model.
@@ -96,7 +98,7 @@ class Bank(nn.Module):
             others = faiss.IDSelectorNot(faiss.IDSelectorRange(int(first), int(end)))
             parameters = faiss.SearchParameters(sel=others)
             found[here] = self._index.search(query[here], k, params=parameters)[1]
-        return found
+        return _require_found(found)
 
     def among(self, rows: Tensor, k: int) -> Tensor:
         """Join some rows (U,) of the bank to their `k` nearest others among them, in features and expression.
@@ -110,13 +112,15 @@ class Bank(nn.Module):
         """
         key = (k, _digest(rows.cpu().numpy()))
         if key not in self._joined:
+            if len(self._joined) >= KEPT:  # sections that are cut at random cite other rows each time
+                self._joined.clear()
             k = min(k, len(rows) - 1)
             both = torch.cat([self.features[rows], self.expression[rows]], 1)
             near = nearest(both, both, k + 1, "l2")
             other = near != torch.arange(len(rows), device=near.device)[:, None]
             other &= other.cumsum(1) <= k  # among equal rows the row itself may be missing
             target = torch.arange(len(rows), device=near.device).repeat_interleave(k)
-            self._joined[key] = torch.stack([near[other], target])
+            self._joined[key] = torch.stack([near[other], target]).cpu()
         return self._joined[key].to(rows.device)
 
     def _forget(self) -> None:
@@ -147,7 +151,18 @@ def nearest(query: Tensor, features: Tensor, k: int, metric: Metric) -> Tensor:
     if len(features) < k:
         raise ValueError(f"retrieval needs at least {k} locations to search, found {len(features)}")
     found = flat_index(features, metric).search(_array(query, metric), k)[1]
-    return torch.from_numpy(found).to(query.device)
+    return torch.from_numpy(_require_found(found)).to(query.device)
+
+
+def _require_found(rows: np.ndarray) -> np.ndarray:
+    """Refuse what faiss answers to NaN: -1, which would be the last row."""
+    lost = int((rows < 0).any(1).sum())
+    if lost:
+        raise ValueError(
+            f"retrieval needs queries and locations that are finite, found none for {lost} of {len(rows)} "
+            "queries: the model diverged; lower its learning rate"
+        )
+    return rows
 
 
 def _array(x: Tensor, metric: Metric) -> np.ndarray:

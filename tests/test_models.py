@@ -163,6 +163,19 @@ def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
 
 
 @trained_model
+def test_bfloat16_changes_a_prediction_by_its_rounding_alone(prepared, toy, name, protocol):
+    """Under autocast, as the loop runs it: labels near -6 would have steps of 0.03 if heads were in bfloat16."""
+    model, feed = prepared(name, protocol)
+    batch = one_batch(feed, toy, protocol)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = predicted(model, batch)
+    assert half.dtype == torch.float32 and half.isfinite().all()
+    on_a_grid = (half == half.bfloat16().float()).float().mean()
+    assert on_a_grid < 0.2
+    assert (half - predicted(model, batch)).abs().mean() < 0.1
+
+
+@trained_model
 def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
     """Within 200 steps the training error falls below 10 % of the labels' variance around each gene's mean."""
     if "@" in name:

@@ -122,3 +122,8 @@ def test_among_few_rows_each_has_all_others():
     bank = bank_of("l2")
     assert bank.among(torch.tensor([5, 9]), 3).tolist() == [[1, 0], [0, 1]]
     assert bank.among(torch.tensor([5]), 3).shape == (2, 0)
+
+
+def test_a_query_that_is_nan_is_refused():
+    with pytest.raises(ValueError, match="found none for 1 of 2 queries: the model diverged"):
+        nearest(torch.tensor([[0.0, 1.0], [torch.nan, 0.0]]), torch.eye(2), 1, "cosine")

@@ -61,7 +61,7 @@ def test_parameter_count(text_file):
     assert (count(model.graph), count(model.genes)) == (graph, text) == (4_591_872, 2_696_193)
     assert (round(graph / 1e6, 2), round(text / 1e6, 2)) == (4.59, 2.70)
     assert count(model) == 7_288_065
-    table = build("sgn", configure("sgn", "2d"), Shape(panel(250), 512))
+    table = build("sgn", configure("sgn", "2d", text="table"), Shape(panel(250), 512))
     assert count(table) == 4_591_872 + 250 * 257
 
 

@@ -25,7 +25,7 @@ SMALL = {
     "egn": {"frozen": "dataset", "patch_px": 16, "token_px": 8, "width": 16, "depth": 2, "heads": 2, "head_width": 8, "hidden": 16, "bridge_heads": 2, "bridge_width": 4, "score_width": 8, "lr": 0.002, "epochs": 1},
     "eggn": {"frozen": "dataset", "width": 16, "depth": 1, "gates": 4, "lr": 0.002, "epochs": 2},
     "bleep": {"encoder": "test_resnet@untrained", "patch_px": 16, "width": 32, "epochs": 1},
-    "sgn": {"frozen": "dataset", "width": 16, "gene_width": 8, "layers": 1, "lr": 0.01, "epochs": 2},
+    "sgn": {"frozen": "dataset", "text": "table", "width": 16, "gene_width": 8, "layers": 1, "lr": 0.01, "epochs": 2},
     "triplex": {
         "frozen": "dataset", "encoder": "test_resnet@untrained", "patch_px": 16, "width": 16, "fusion": (1, 2, 1, 0.1),
         "context": (1, 2, 1, 0.1), "neighbourhood": (1, 2, 1, 0.1), "lr": 0.01, "epochs": 1,

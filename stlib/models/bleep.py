@@ -27,7 +27,8 @@ Differences from the paper
    before they are embedded: as they are, all near -6, the common level hides what differs between spots. The
    paper corrects its expression with Harmony over all sections, the test section among them.
 5. The released data class cannot run (a flag is never set, and axes are exchanged twice).
-6. In training, the returned expression is retrieved within the batch, from at most as many spots as it has;
+6. The epoch is chosen by a held-out training patient; released: by a fifth of all spots, at random.
+7. In training, the returned expression is retrieved within the batch, from at most as many spots as it has;
    no loss depends on it.
 """
 

@@ -24,11 +24,12 @@ Differences from the released code
    feature was overwritten by its projection, so that hidden units stand in; the weights are as many.
 2. Spots are joined to their nearest neighbours in the section. Released: cells of a 256-px grid, several
    spots in one, and an arbitrary five of the neighbours.
-3. Exemplars never come from the patient of the query; released: from its slide. Sections are matched by name;
+3. Exemplars never come from the patient of the query, so that in 3d its own measured section teaches but is
+   not retrieved; released: from its slide. Sections are matched by name;
    the released loader takes fold 1 for 11 and 21, too, and trains on test slides.
-4. Features are standardised over the training locations, before retrieval too. Labels are log proportions
-   (released: min-max of log counts); those of the exemplars are standardised, and the head starts at the mean
-   label.
+4. Pixels are normalised as the frozen network was trained (released: (x - 0.5) / 0.5). Features are
+   standardised over the training locations, before retrieval too. Labels are log proportions (released:
+   min-max of log counts); those of the exemplars are standardised, and the head starts at the mean label.
 5. The rectifier before the score acts on the score alone; the released one works in place and changes the
    messages. The embedded labels are not rectified again after each layer.
 6. In the pooling the released score subtracts the spot's c, which a softmax over its exemplars cancels.
@@ -100,7 +101,7 @@ class Bridge(MessagePassing):
         """Return the gated message (E, d) along each edge."""
         both = torch.cat([x_j, x_i], -1)  # (E, 3 d)
         gated = gate[..., None] * both.unflatten(-1, (self.gates, -1))
-        return gated.flatten(1).unflatten(-1, (3, -1)).mean(1)
+        return gated.flatten(1).unflatten(-1, (3, -1)).mean(1).float()  # summed over edges: not in bfloat16
 
 
 class Layer(nn.Module):

@@ -19,12 +19,13 @@ projector -> Projector; EB block -> Bridge; global-view and exemplar features h,
 
 Differences from the paper
 1. The frozen features are those of a ResNet50 trained on ImageNet, as released; the paper trains the encoder
-   of a StyleGAN on the patches. They are standardised over the training locations, before retrieval too.
+   of a StyleGAN on the patches. Pixels are normalised as that network was trained (released: (x - 0.5) /
+   0.5); features are standardised over the training locations, before retrieval too.
 2. The bridge is the released one: q takes its update before guidance (paper: after, so that g is more than a
    gate), the score sees [q - k, k] (paper: [h, h - r]), one z updates both x and q (paper: two halves).
 3. K is 8 (ASIGN's use of EGN); the paper has 9, the released command 6.
-4. Exemplars never come from the patient of the query, as in the paper; the released code leaves out its
-   slide alone.
+4. Exemplars never come from the patient of the query, as in the paper, so that in 3d its own measured section
+   teaches but is not retrieved; the released code leaves out the query's slide alone.
 5. Weights that cannot learn are not built: `to_out` of each bridge, the 65th position; in the last bridge
    the update of k, which nothing reads.
 6. The gates are as many as the tokens of `patch_px`; released: 8 x 8, which fits 256 px only. The patch is

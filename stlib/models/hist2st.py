@@ -35,6 +35,8 @@ Differences from the paper
    BatchNorm are those of the piece. Prediction takes the whole section; attention is fused.
 9. The epoch is chosen by a held-out training patient; the paper takes the last one. The held-out unit is a
    patient; in the paper it is a section, whose neighbours in the same tumour are trained on.
+10. The steps of the learning rate, every 50 of 350 epochs, are shares of the training: where fewer epochs
+   were chosen, they come sooner.
 """
 
 from collections.abc import Iterable
@@ -201,7 +203,7 @@ class Hist2ST(Method):
             h = self._hidden(batch, edges, in_chunks(altered, patch))
             weights.append(self.weigh(h))
             values.append(self.expression(h))
-        return (torch.stack(weights).softmax(0) * torch.stack(values)).sum(0)
+        return (torch.stack(weights).float().softmax(0) * torch.stack(values)).sum(0)
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         y, c = out["expression"], self.config

@@ -7,9 +7,8 @@ arXiv:2401.14772. Written from the paper and its specification; no code was copi
     (w_g, b_g) = C LN(Transformer([CLS, register, D text_g + segment]))_CLS
     y_g = m_g + z . w_g / |w_g| + b_g           m_g: mean training label of gene g
 
-**With `text: table`, the default, there is no language model**: (w_g, b_g) is a learned row per gene, and
-the method is a plain graph network. With `text: file:<path>` it is SGN; `stlib.gene_text` says how such a
-file is made.
+With `text: file:<path>` it is SGN; `stlib.gene_text` says how such a file is made. **With `text: table` there
+is no language model**: (w_g, b_g) is a learned row per gene, and the method is a plain graph network.
 
 Shapes: features (N, D), edge_index (2, E), tokens (T_g, 4096) of each gene -> expression (N, G).
 
@@ -25,10 +24,10 @@ Differences from the paper
 4. Features are standardised within each section, which takes out the stain of a slide, before neighbours in
    them are looked for; the paper leaves them as they are.
 5. The mean training label is added to each gene, so that training starts there.
-6. Queries, keys and values of the text transformer have no bias.
+6. Queries, keys and values of the text transformer have no bias; segments are counted from 0.
 7. Labels are those of the protocol; the released code scales each gene by its minimum and maximum over all
    slides, the test slides among them. The epoch is not chosen on the test slides, and folds are matched by
-   patient, not by the end of a name.
+   patient, not by the end of a name. A section above `batch_size` is cut, and `alike` looks within the piece.
 """
 
 from collections.abc import Iterable
@@ -54,9 +53,9 @@ class SGNConfig(Config):
     epochs: int = 300
     batch_size: int = 6000  # a whole section, if it is no larger
     frozen: str = "resnet18.tv_in1k@hub"
-    text: str = "table"  # no language model; or "file:<path>" of a .safetensors (the paper)
+    text: str = "file:data/text/genes.safetensors"  # see `stlib.gene_text`; or "table": no language model
     text_width: int = 4096  # of the language model
-    text_tokens: int = 512  # kept of each gene's text
+    text_tokens: int = 510  # kept of each gene's text; with CLS and register 512
     genes_per_step: int = 64  # drawn from the panel for a training step, with text
     width: int = 512
     layers: int = 4

@@ -6,7 +6,7 @@ Features", arXiv:2403.07592. Written from the paper and its specification; no co
     t = CNN(patch)                                   target: T tokens a spot, before pooling
     n = LN(T_n(5 x 5 frozen features))               neighbourhood: 25 tokens, attention + B[|dx|, |dy|]
     g = LN(T_g(frozen features of the section))      context: one token a spot, among all of its section
-    f = LN(A(g, t) + A(g, n))                        fusion: the same cross-attention A looks at both
+    f = LN(A(g, t) + A(g, n))                        fusion: one cross-attention A, LN of both its inputs
     y_f = W_f f, y_t = W_t mean(t), y_n = W_n mean(n), y_g = W_g g
     L = |y_f - y|^2 + sum_i (1 - alpha) |y_i - y|^2 + alpha |y_i - y_f|^2,  i in t, n, g
 
@@ -20,7 +20,8 @@ In the paper -> here: global -> context; APEG (released code) -> PEGH; emb -> wi
 Differences from the paper
 1. Settings are those of the released code of 2024 for HER2ST; its others are the variants `stnet` and `skin`.
 2. One step takes one section, and of it up to `spots_per_step` spots; the paper takes 128 spots from sections
-   of any kind, and encodes the whole of each of these sections.
+   of any kind, and encodes the whole of each of these sections. So BatchNorm sees one section at a time; of a
+   section of more spots an epoch visits that many, and one above `batch_size` is cut into connected pieces.
 3. Labels are those of the protocol (log proportion), not averaged with their neighbours in the array, neither
    in training nor in the test; predictions are not cut at 0. Heads start at W x + mean training label.
 4. The epoch is chosen by a held-out training patient; the released code chooses it on the test fold.
@@ -184,7 +185,7 @@ class TRIPLEX(Method):
 
     def _context(self, batch: Batch) -> Tensor:
         """Return one token for each spot (N, d), among all spots of the section."""
-        x = self.project_context(self.standardise(batch.features))[None]
+        x = self.project_context(self.standardise(batch.features)).float()[None]  # residuals in float32
         for index, block in enumerate(self.context):
             x = block(x)
             if index == 0:
@@ -200,7 +201,7 @@ class TRIPLEX(Method):
 
         inside = batch.neighbour_inside[rows]  # (n, 25)
         mask = target.new_zeros(inside.shape).masked_fill(~inside, -torch.inf)[:, None, None]
-        around = self.project_neighbours(self.standardise(batch.neighbour_features[rows]))
+        around = self.project_neighbours(self.standardise(batch.neighbour_features[rows])).float()
         around = self.neighbourhood(around, mask)  # (n, 25, d)
 
         by_target = by_neighbours = context[rows, None]  # (n, 1, d)
