@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from stlib import datasets, paths
-from stlib.params import Expect
+from stlib.params import Expect, load_params
 from stlib.sections import read_section
 
 
@@ -55,7 +55,8 @@ def one(toy, tmp_path, monkeypatch):
     for file in paths.raw("toy").glob("P1-1.*"):
         (raw / file.name).symlink_to(file)
     monkeypatch.setattr(paths, "DATA", tmp_path)
-    return toy.model_copy(update={"sections": {"P1": ["P1-1"]}}), raw
+    fresh = load_params("toy")  # the shared record remembers its lists of sections, and a copy of it would, too
+    return fresh.model_copy(update={"sections": {"P1": ["P1-1"]}}), raw
 
 
 def test_prepare_writes_sections_and_manifest_and_keeps_a_slide_of_the_same_origin(one, toy_sections):

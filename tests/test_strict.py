@@ -12,6 +12,7 @@ import pytest
 
 from stlib import datasets, paths
 from stlib.models import method, names
+from stlib.params import load_params
 from stlib.registration import register_dataset
 from stlib.splits import folds
 from stlib.train import Task, train_fold
@@ -37,7 +38,7 @@ def short(toy):
     """The toy with two sections a patient and a short training: three patients to learn from, one of them held back."""
     sections = {patient: stack[:2] for patient, stack in toy.sections.items()}
     brief = {name: settings | {"epochs": 1} for name, settings in toy.overrides.items()}
-    return toy.model_copy(update={"sections": sections, "overrides": brief | SMALL})
+    return load_params("toy").model_copy(update={"sections": sections, "overrides": brief | SMALL})
 
 
 def other_counts(table, rng):
