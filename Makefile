@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb $(foreach step,tour data preprocessing registration 2d 3d tables figures audit,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d tables figures audit,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
