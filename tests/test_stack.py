@@ -40,6 +40,20 @@ def test_cross_graph_compares_candidates_only():
     assert (3, 0) in pairs(cross_graph(position, [0, 1, 1, 1], features, radius=112, k=1, candidates=3)[0])
 
 
+def test_a_spot_chooses_among_its_own_candidates():
+    position = [[0, 0], [100, 0], [10, 0], [1000, 0]]  # 1 is the nearest of 3, but 3 is not the nearest of 1
+    features = [[1, 0], [0, 1], [1, 0], [0, 1]]
+    edge_index, _ = cross_graph(position, [0, 0, 1, 1], features, radius=1, k=1, candidates=1)
+    assert pairs(edge_index) == {(0, 2), (2, 0), (1, 2), (2, 1), (1, 3), (3, 1)}  # 1 chose 2, and 3 chose 1
+
+
+def test_all_that_overlap_are_candidates():
+    position = [[0, 0], [2.1, 0], [1, 0], [2, 0]]
+    features = [[1, 0], [1, 0], [0, 1], [1, 0]]
+    edge_index, _ = cross_graph(position, [0, 0, 1, 1], features, radius=5, k=1, candidates=1)
+    assert (3, 0) in pairs(edge_index)  # not the nearest of 0, and itself better served by 1
+
+
 @pytest.mark.parametrize("drawn", [False, True])
 def test_cross_graph_equals_brute_force(drawn):
     rng = np.random.default_rng(2)
@@ -96,7 +110,12 @@ def test_outlines_say_what_overlaps():
     assert pairs(edge_index) == {(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)}
     first = overlap[(edge_index == [[0], [1]]).all(0)], overlap[(edge_index == [[0], [2]]).all(0)]
     assert first == (pytest.approx(0.1212, abs=5e-4), pytest.approx(0.1212, abs=5e-4))  # IoU is affine
-    assert not overlap_graph(position * [1, 3], 112, [0, 1, 1], contours(position * [1, 3], 20))[1].size
+
+
+def test_outlines_whose_circles_meet_may_still_be_apart():
+    position = [[0, 0], [1, 1], [1.2, 1.2]]  # diamonds of radius 1: 0 touches 1 along an edge, and is off 2
+    edge_index, _ = overlap_graph(position, 1, [0, 1, 2], contours(position, 1, points=5))
+    assert pairs(edge_index) == {(1, 2), (2, 1)}
 
 
 def test_a_section_that_is_not_registered_has_no_edge_across():
