@@ -7,7 +7,8 @@ are those of the processor, so that other work on the machine counts little.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -20,9 +21,8 @@ from stlib.stack import overlap_graph, stack_graph
 
 SECTIONS, PITCH_PX, JITTER_PX, RADIUS_PX, WIDTH = 10, 300, 10, 112, 1024
 INTRA, CROSS = 8, 12
-SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
-REPEATS = 5
-PLAIN = {1_000: REPEATS, 3_000: 2}  # spots and runs of the plain reference; more take minutes
+RUNS = {1_000: 5, 3_000: 3, 10_000: 3, 30_000: 1, 100_000: 1}  # spots and how often they are measured
+PLAIN, PLAIN_RUNS = 1_000, 3  # of the plain reference; more spots take minutes
 KINDS = ("closed form", "polygons")
 
 
@@ -72,36 +72,45 @@ def plain(position: np.ndarray, group: np.ndarray, features: np.ndarray) -> np.n
     return edges | edges.T
 
 
-def seconds(work: Callable[[], object], repeats: int) -> np.ndarray:
-    """Return the processor time of each of several runs (repeats,)."""
+class Row(NamedTuple):
+    """What was found for one number of spots."""
+
+    n: int
+    edges: int
+    taken: Sequence[np.ndarray]  # seconds of each run, for each of KINDS
+
+
+def seconds(work: Callable[[], object], repeats: int) -> tuple[np.ndarray, object]:
+    """Return the processor time of each of several runs (repeats,), and what the last one returned."""
     found = []
     for _ in range(repeats):
         start = time.process_time()
-        work()
+        result = work()
         found.append(time.process_time() - start)
-    return np.array(found)
+    return np.array(found), result
 
 
 def spread(values: np.ndarray, digits: int) -> str:
-    """Return the median and the range in words."""
-    return f"{np.median(values):,.{digits}f} ({values.min():,.{digits}f} to {values.max():,.{digits}f})"
+    """Return the median, and the range of several runs, in words."""
+    median, least, most = (f"{f(values):,.{digits}f}" for f in (np.median, np.min, np.max))
+    return median if len(values) == 1 else f"{median} ({least} to {most})"
 
 
 def main() -> None:
-    """Measure all, and write the tables."""
-    made = {n: stack(n) for n in SIZES}
-    taken: dict[tuple[int, str], np.ndarray] = {}
-    edges = {}
-    for n in tqdm(SIZES, unit="stack"):
-        edges[n] = sparse(*made[n], KINDS[0])  # and warm up
-        for kind in KINDS:
-            taken[n, kind] = seconds(lambda n=n, kind=kind: sparse(*made[n], kind), REPEATS)
-    memory = peak_memory_mb()
-    for n, repeats in PLAIN.items():
-        taken[n, "all pairs"] = seconds(lambda n=n: plain(*made[n]), repeats)
-    report = table(taken, edges, memory, difference(*made[min(PLAIN)][:2]))
-    print(report)
-    paths.write_text(paths.RESULTS / "bench_graph3d.md", report)
+    """Measure all; write the report anew after each size."""
+    made = stack(PLAIN)
+    sparse(*made, KINDS[1])  # warm up
+    error = difference(*made[:2])
+    reference, _ = seconds(lambda: plain(*made), PLAIN_RUNS)
+    rows: list[Row] = []
+    for n, repeats in tqdm(RUNS.items(), unit="stack"):
+        made = stack(n)
+        taken, edges = zip(
+            *(seconds(lambda made=made, kind=kind: sparse(*made, kind), repeats) for kind in KINDS),
+            strict=True,
+        )
+        rows.append(Row(n, edges[0], taken))
+        paths.write_text(paths.RESULTS / "bench_graph3d.md", report(rows, reference, error))
 
 
 def difference(position: np.ndarray, group: np.ndarray) -> float:
@@ -112,45 +121,38 @@ def difference(position: np.ndarray, group: np.ndarray) -> float:
     return np.abs(found - plain_overlap(position))[group[:, None] != group].max()
 
 
-def table(taken: dict[tuple[int, str], np.ndarray], edges: dict[int, int], memory: int, error: float) -> str:
+def report(rows: list[Row], reference: np.ndarray, error: float) -> str:
     """Return the report in Markdown."""
     lines = [
         "# The 3D graph of a stack",
         "",
-        f"{device()}; processor seconds, median (least to most) of {REPEATS} runs, of all pairs of 3,000 "
-        f"spots of {PLAIN[3_000]}. {SECTIONS} made sections, pitch {PITCH_PX} px, radius {RADIUS_PX} px, "
-        f"features of {WIDTH:,}; {INTRA} neighbours within and {CROSS} of each other section. "
-        "Written by `python benchmarks/graph3d.py`.",
+        f"{device()}; processor seconds, median (least to most) where there are several runs. "
+        f"{SECTIONS} made sections, pitch {PITCH_PX} px, radius {RADIUS_PX} px, features of {WIDTH:,}; "
+        f"{INTRA} neighbours within and {CROSS} of each other section. Written by `python benchmarks/graph3d.py`.",
         "",
-        "| spots | edges | closed form, s | polygons, s | all pairs with Shapely, s | all pairs / polygons |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| spots | runs | edges | closed form, s | polygons, s |",
+        "|---:|---:|---:|---:|---:|",
     ]
-    for n in SIZES:
-        cells = [spread(taken[n, kind], 2) for kind in KINDS]
-        if n in PLAIN:
-            ratio = taken[n, "all pairs"] / np.median(taken[n, "polygons"])
-            cells += [spread(taken[n, "all pairs"], 1), spread(ratio, 0)]
-        else:
-            cells += ["", ""]
-        lines.append(f"| {n:,} | {edges[n]:,} | " + " | ".join(cells) + " |")
-    powers = [exponent({n: taken[n, kind] for n in SIZES}) for kind in KINDS]
-    powers.append(exponent({n: taken[n, "all pairs"] for n in PLAIN}))
+    for row in rows:
+        cells = " | ".join(spread(taken, 2) for taken in row.taken)
+        lines.append(f"| {row.n:,} | {len(row.taken[0])} | {row.edges:,} | {cells} |")
+    if len(rows) > 1:
+        sizes = np.log([row.n for row in rows])
+        powers = [np.polyfit(sizes, [np.log(np.median(row.taken[i])) for row in rows], 1)[0] for i in (0, 1)]
+        cells = " | ".join(f"{power:.2f}" for power in powers)
+        lines.append(f"| grows with spots to the power | | | {cells} |")
+    ratios = [spread(reference / np.median(taken), 0) for taken in rows[0].taken]
     lines += [
-        "| grows with spots to the power | | " + " | ".join(f"{power:.2f}" for power in powers) + " | |",
         "",
-        f"The polygons' IoU differs from Shapely's by {error:.0e} at most, the rounding of float32. "
-        f"Peak memory of the sparse graphs {memory:,} MB, with {sum(SIZES) * WIDTH * 4 / 1e6:,.0f} MB of "
-        f"features at hand; one array of all pairs of {max(SIZES):,} spots is "
-        f"{max(SIZES) ** 2 * 4 / 1e6:,.0f} MB.",
+        f"All pairs of {PLAIN:,} spots with Shapely: {spread(reference, 1)} s over {len(reference)} runs. "
+        f"That is {ratios[0]} times the closed form and {ratios[1]} times the polygons, whose IoU differs from "
+        f"Shapely's by {error:.0e} at most, the rounding of float32.",
+        "",
+        f"Peak memory {peak_memory_mb():,} MB; one array of all pairs of {rows[-1].n:,} spots is "
+        f"{rows[-1].n ** 2 * 4 / 1e6:,.0f} MB.",
         "",
     ]
     return "\n".join(lines)
-
-
-def exponent(found: dict[int, np.ndarray]) -> float:
-    """Return the power of the number of spots that fits the medians best."""
-    medians = [np.median(values) for values in found.values()]
-    return np.polyfit(np.log(list(found)), np.log(medians), 1)[0]
 
 
 if __name__ == "__main__":
