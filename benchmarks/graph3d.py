@@ -128,7 +128,8 @@ def report(rows: list[Row], reference: np.ndarray, error: float) -> str:
         "",
         f"{device()}; processor seconds, median (least to most) where there are several runs. "
         f"{SECTIONS} made sections, pitch {PITCH_PX} px, radius {RADIUS_PX} px, features of {WIDTH:,}; "
-        f"{INTRA} neighbours within and {CROSS} of each other section. Written by `python benchmarks/graph3d.py`.",
+        f"{INTRA} neighbours within and {CROSS} of each other section. Written by `python "
+        f"benchmarks/graph3d.py`.",
         "",
         "| spots | runs | edges | closed form, s | polygons, s |",
         "|---:|---:|---:|---:|---:|",
@@ -145,7 +146,8 @@ def report(rows: list[Row], reference: np.ndarray, error: float) -> str:
     lines += [
         "",
         f"All pairs of {PLAIN:,} spots with Shapely: {spread(reference, 1)} s over {len(reference)} runs. "
-        f"That is {ratios[0]} times the closed form and {ratios[1]} times the polygons, whose IoU differs from "
+        f"That is {ratios[0]} times the closed form and {ratios[1]} times the polygons, whose "
+        f"IoU differs from "
         f"Shapely's by {error:.0e} at most, the rounding of float32.",
         "",
         f"Peak memory {peak_memory_mb():,} MB; one array of all pairs of {rows[-1].n:,} spots is "
