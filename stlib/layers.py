@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from stlib.losses import seen
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -47,6 +49,20 @@ class Pixels(nn.Module):
 
 class GeneHead(nn.Linear):
     """Map to genes in float32, also under autocast: near a label of -6, bfloat16 has steps of 0.03."""
+
+    def start(self, labels: Tensor) -> None:
+        """Let the bias be the mean of training labels (M, G); rows with NaN (hidden labels) are left out.
+
+        Raises
+        ------
+        ValueError
+            If no row has a label.
+        """
+        labels = labels[seen(labels)]
+        if not len(labels):
+            raise ValueError("a model needs a training location with a label, found none; hide fewer labels")
+        with torch.no_grad():
+            self.bias.copy_(labels.double().mean(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., G) float32 from (..., d)."""

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stlib.layers import Standardise
+
 Metric = Literal["l2", "l1", "cosine"]
 METRICS = {"l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1, "cosine": faiss.METRIC_INNER_PRODUCT}
 
@@ -58,6 +60,23 @@ class Bank(nn.Module):
         rows = rows[patient[rows].argsort(stable=True)]
         self.features, self.expression, self.patient = features[rows].float(), expression[rows], patient[rows]
         self._forget()
+
+    def fill_standardised(
+        self, scale: Standardise, features: Tensor, expression: Tensor, patient: Tensor
+    ) -> None:
+        """Fit `scale` to training features (M, D), and take them and their labels (M, G), both standardised.
+
+        Parameters
+        ----------
+        scale
+            Brings queries to the same scale; it is part of the model.
+        patient
+            (M,).
+        """
+        label = Standardise(expression.shape[1])
+        label.fit(expression)
+        scale.fit(features)
+        self.fill(scale(features), label(expression), patient)
 
     def search(self, query: Tensor, k: int, patient: Tensor) -> Tensor:
         """Return the rows (N, k) nearest to each query, nearest first, none of the query's patient.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stlib.batch import SPOT_FIELDS, Batch, Shape, subset
+from stlib.batch import SPOT_FIELDS, Batch, Shape, hide, subset
 from stlib.checkpoint import load_checkpoint, save_checkpoint
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
@@ -70,7 +70,11 @@ def one_batch(feed, toy, protocol) -> Batch:
 
 def first_spots(feed, section) -> Batch:
     """Return 24 spots: few enough that features alone can tell them apart."""
-    batch, rows = next(iter(feed.whole([section]))), torch.arange(24)
+    return part_of(next(iter(feed.whole([section]))), torch.arange(24))
+
+
+def part_of(batch, rows) -> Batch:
+    """Return some spots of a batch with their patches."""
     few = subset(batch, rows)
     if "patch" in batch:
         few.patch = batch.patch[rows]
@@ -160,6 +164,46 @@ def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
         }
         optimiser.step()
     assert {key for key, _ in model.named_parameters()} == reached
+
+
+@trained_model
+@pytest.mark.parametrize("share", ["half", "all"])
+def test_locations_without_a_label_teach_nothing(feed_for, toy, name, protocol, share):
+    """What `prepare` keeps is that of the others, and the loss and its gradients are finite."""
+    if name.startswith("asign"):
+        pytest.skip("its loss still takes every location that is not known")
+    torch.manual_seed(0)
+    config, feed = feed_for(name, protocol)
+    model = build(name, config, feed.shape)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.prepare(hide(batch, batch.row % 2 == 0) for batch in feed.whole((*toy.sections["P1"], OTHER)))
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert before.keys() == model.state_dict().keys()
+    batch = next(feed.training(toy.sections["P1"], torch.Generator().manual_seed(0)))
+    batch = hide(batch, batch.row % 2 == 0 if share == "half" else batch.row >= 0)
+    loss = model.train().loss(batch, model(batch))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+
+
+@every_model
+def test_what_is_prepared_comes_from_labelled_locations_alone(feed_for, toy, name, protocol):
+    """A section whose every other spot is hidden prepares what a section of the labelled spots does."""
+    if name.startswith("asign"):
+        pytest.skip("cells that hold a hidden spot are hidden, too")
+    config, feed = feed_for(name, protocol)
+    prepared = []
+    for cut in (
+        lambda batch, rows: hide(batch, ~rows),
+        lambda batch, rows: part_of(batch, rows.nonzero().ravel()),
+    ):
+        torch.manual_seed(0)
+        model = build(name, config, feed.shape)
+        model.prepare(cut(batch, batch.row % 2 == 0) for batch in feed.whole((*toy.sections["P1"], OTHER)))
+        prepared.append(model.state_dict())
+    for key, value in prepared[0].items():
+        torch.testing.assert_close(value, prepared[1][key], msg=key)
 
 
 @trained_model

@@ -43,7 +43,8 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, normalize
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
 from stlib.layers import Pixels, Standardise, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import seen
+from stlib.models import Config, Method, labelled
 from stlib.retrieval import nearest
 
 
@@ -106,19 +107,20 @@ class BLEEP(Method):
         self._embedded: Tensor | None = None  # the bank in the shared space (M, d), while weights rest
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        self.bank = torch.cat([batch.expression for batch in train])
+        (self.bank,) = labelled(train, "expression")
         self.standardise.fit(self.bank)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the expression (N, G); in training also the embeddings "image" and "spot" (N, d)."""
+        """Return the expression (N, G); in training also "image" and "spot" (n, d) of the n with a label."""
         if not self.training:
             rows = nearest(self._embed_images(batch.patch), self._embed_bank(), self.config.k, "cosine")
             return {"expression": self.bank[rows].mean(1)}
-        image = self._embed_images(batch.patch)
-        spot = self.spot(self.standardise(batch.expression))
-        cosine = normalize(image.detach()) @ normalize(spot.detach()).T
-        rows = cosine.topk(min(self.config.k, len(spot))).indices  # (N, K)
-        return {"expression": batch.expression[rows].mean(1), "image": image, "spot": spot}
+        rows = seen(batch.expression)
+        image, label = self._embed_images(batch.patch), batch.expression[rows]
+        spot = self.spot(self.standardise(label))
+        cosine = normalize(image.detach()) @ normalize(spot.detach()).T  # (N, n)
+        near = cosine.topk(min(self.config.k, len(spot))).indices  # (N, K)
+        return {"expression": label[near].mean(1), "image": image[rows], "spot": spot}
 
     def _embed_images(self, patch: Tensor) -> Tensor:
         pixels = self.pixels(patch)
@@ -140,6 +142,8 @@ class BLEEP(Method):
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         image, spot, tau = out["image"], out["spot"], self.config.temperature
+        if not len(spot):
+            return image.sum() * 0
         targets = ((image @ image.T + spot @ spot.T) / 2 / tau).softmax(1)  # (N, N)
         logits = spot @ image.T / tau
         return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2

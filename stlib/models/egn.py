@@ -50,8 +50,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import Attention, FeedForward, GeneHead, Pixels, Standardise, cosine_decay
-from stlib.losses import pearson_loss_per_gene
-from stlib.models import Config, Method
+from stlib.losses import mse_and_pearson
+from stlib.models import Config, Method, labelled
 from stlib.retrieval import Bank
 
 
@@ -193,13 +193,9 @@ class EGN(Method):
         self.head = GeneHead(2 * d, shape.genes)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        fields = ((batch.features, batch.expression, batch.patient) for batch in train)
-        features, expression, patient = (torch.cat(parts) for parts in zip(*fields, strict=True))
-        label = Standardise(self.shape.genes)
-        label.fit(expression)
-        self.scale.fit(features)
-        self.bank.fill(self.scale(features), label(expression), patient)
-        self.head.bias.data.copy_(label.mean)
+        features, expression, patient = labelled(train, "features", "expression", "patient")
+        self.bank.fill_standardised(self.scale, features, expression, patient)
+        self.head.start(expression)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         features = self.scale(batch.features)
@@ -212,9 +208,7 @@ class EGN(Method):
         return {"expression": self.head(self.norm(torch.cat([self.pool(x), guide[0]], -1)))}
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        prediction, label = out["expression"], batch.expression
-        correlation = pearson_loss_per_gene(prediction, label)
-        return ((prediction - label) ** 2).mean() + self.config.correlation * correlation
+        return mse_and_pearson(out["expression"], batch.expression, self.config.correlation)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)

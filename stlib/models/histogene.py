@@ -36,7 +36,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import ArrayPosition, GeneHead, Pixels, TransformerBlock, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ class HisToGene(Method):
         self.head = GeneHead(config.width, shape.genes)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels = torch.cat([batch.expression for batch in train])
-        self.head.bias.data = labels.double().mean(0).float()
+        self.head.start(*labelled(train, "expression"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         z = in_chunks(self._embed, batch.patch) + self.position(batch.array)  # (N, d)
@@ -91,7 +91,7 @@ class HisToGene(Method):
         return self.patch(pixels.flatten(1))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return ((out["expression"] - batch.expression) ** 2).mean()
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.config.lr)

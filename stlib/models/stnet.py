@@ -29,7 +29,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
 from stlib.layers import GeneHead, Pixels, dihedral, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class STNet(Method):
         nn.init.zeros_(self.head.weight)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels = torch.cat([batch.expression for batch in train])
-        self.head.bias.data = labels.double().mean(0).float()
+        self.head.start(*labelled(train, "expression"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return {"expression": self._expression(batch.patch)}
@@ -73,7 +73,7 @@ class STNet(Method):
         return self.head(self.encoder(pixels))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return ((out["expression"] - batch.expression) ** 2).mean()
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.config.lr, momentum=self.config.momentum)

@@ -50,7 +50,8 @@ from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, tokens
 from stlib.features import AROUND
 from stlib.layers import GeneHead, Pixels, Standardise, TransformerBlock, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 class Stack(NamedTuple):
@@ -167,10 +168,10 @@ class TRIPLEX(Method):
         )
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels, features = zip(*((batch.expression, batch.features) for batch in train), strict=True)
-        self.standardise.fit(torch.cat(features))
+        features, labels = labelled(train, "features", "expression")
+        self.standardise.fit(features)
         for head in self.heads.values():
-            head.bias.data = torch.cat(labels).double().mean(0).float()
+            head.start(labels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the expression (N, G); in training also that of each view, all of the drawn "rows" alone."""
@@ -216,9 +217,9 @@ class TRIPLEX(Method):
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         y, fused, alpha = batch.expression[out["rows"]], out["expression"], self.config.alpha
-        loss = ((fused - y) ** 2).mean()
+        loss = mse(fused, y)
         for name in ("target", "neighbours", "context"):
-            loss = loss + (1 - alpha) * ((out[name] - y) ** 2).mean()
+            loss = loss + (1 - alpha) * mse(out[name], y)
             loss = loss + alpha * ((out[name] - fused) ** 2).mean()
         return loss
 
