@@ -21,7 +21,21 @@ METRICS = {"l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1, "cosine": faiss.METRIC_
 KEPT = 64  # edge lists that a bank remembers
 
 
-class Bank(nn.Module):
+class AnySize(nn.Module):
+    """A module whose own buffers are loaded in the size that was saved: rows of any number of locations."""
+
+    def _forget(self) -> None:
+        """Drop what was computed from the buffers."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            if f"{prefix}{name}" in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=buffer.device))
+        self._forget()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Bank(AnySize):
     """Keep what can be retrieved, in buffers that are saved with the model.
 
     Rows are ordered by patient, so that all of one patient are a range that a search can leave out. What was
@@ -146,15 +160,6 @@ class Bank(nn.Module):
         self._index: faiss.Index | None = None
         self._found: dict[tuple[int, int, bytes], np.ndarray] = {}  # (k, patient, query) -> rows (k,)
         self._joined: dict[tuple[int, bytes], Tensor] = {}  # (k, rows) -> edge_index
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the size of the saved bank."""
-        for name in ("features", "expression", "patient"):
-            if f"{prefix}{name}" in state_dict:
-                device = getattr(self, name).device
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=device))
-        self._forget()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def flat_index(features: Tensor, metric: Metric) -> faiss.Index:

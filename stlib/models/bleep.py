@@ -32,9 +32,8 @@ Differences from the paper
    no loss depends on it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,7 @@ from stlib.encoders import backbone, width
 from stlib.layers import Pixels, Standardise, in_chunks
 from stlib.losses import seen
 from stlib.models import Config, Method, labelled
-from stlib.retrieval import nearest
+from stlib.retrieval import AnySize, nearest
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Projection(nn.Module):
         return self.norm(x + self.refine(x))
 
 
-class BLEEP(Method):
+class BLEEP(AnySize, Method):
     """Predict the labels (N, G) of spots from patches (N, 3, P, P), by retrieval among the training spots.
 
     Attributes
@@ -104,7 +103,7 @@ class BLEEP(Method):
         self.standardise = Standardise(shape.genes)
         self.spot = Projection(shape.genes, config.width, config.dropout)
         self.register_buffer("bank", torch.zeros(0, shape.genes))
-        self._embedded: Tensor | None = None  # the bank in the shared space (M, d), while weights rest
+        self._forget()
 
     def prepare(self, train: Iterable[Batch]) -> None:
         (self.bank,) = labelled(train, "expression")
@@ -137,8 +136,11 @@ class BLEEP(Method):
 
     def train(self, mode: bool = True) -> "BLEEP":
         """Change between training and evaluation; the bank is then embedded anew, by the present weights."""
-        self._embedded = None
+        self._forget()
         return super().train(mode)
+
+    def _forget(self) -> None:
+        self._embedded: Tensor | None = None  # the bank in the shared space (M, d), while weights rest
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         image, spot, tau = out["image"], out["spot"], self.config.temperature
@@ -150,13 +152,6 @@ class BLEEP(Method):
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the size of the saved bank."""
-        if f"{prefix}bank" in state_dict:
-            self.bank = torch.empty_like(state_dict[f"{prefix}bank"], device=self.bank.device)
-        self._embedded = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 Model = BLEEP
