@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
 
 from stlib.losses import seen
 
@@ -33,18 +33,31 @@ class Standardise(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Turn patches (N, 3, P, P) of 0 to 255 into floats with mean 0 and deviation 1; default: ImageNet's."""
+    """Turn patches (N, 3, P, P) of 0 to 255 into floats with mean 0 and deviation 1; default: ImageNet's.
+
+    Parameters
+    ----------
+    mean, std
+        Of each channel, in shares of 255.
+    side
+        Pixels p a side to which a patch is averaged; 0: as it was cut, p = P.
+    """
 
     def __init__(
-        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        side: int = 0,
     ) -> None:
         super().__init__()
+        self.side = side
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """Return floats (N, 3, P, P)."""
-        return (patch - self.mean) / self.std
+        """Return floats (N, 3, p, p)."""
+        pixels = (patch - self.mean) / self.std
+        return adaptive_avg_pool2d(pixels, self.side) if self.side else pixels
 
 
 class GeneHead(nn.Linear):

@@ -29,6 +29,12 @@ def test_pixels_have_the_mean_and_deviation_of_imagenet():
     torch.testing.assert_close(found, torch.tensor([-0.485 / 0.229, (1 - 0.485) / 0.229]))
 
 
+def test_pixels_are_averaged_to_a_side():
+    patch = torch.tensor([[0, 2], [4, 6]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert Pixels((0, 0, 0), (1 / 255,) * 3, side=1)(patch).ravel().tolist() == pytest.approx([3] * 3)
+    assert Pixels(side=2)(patch).equal(Pixels()(patch))
+
+
 def test_a_head_starts_at_the_mean_label_of_labelled_rows():
     head = GeneHead(3, 2)
     weight = head.weight.clone()

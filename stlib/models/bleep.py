@@ -37,7 +37,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
@@ -97,8 +97,8 @@ class BLEEP(AnySize, Method):
     def __init__(self, config: BLEEPConfig, shape: Shape):
         super().__init__(config, shape)
         self.encoder = backbone(config.encoder)
-        seen = self.encoder.pretrained_cfg
-        self.pixels = Pixels(seen["mean"], seen["std"])
+        cfg = self.encoder.pretrained_cfg
+        self.pixels = Pixels(cfg["mean"], cfg["std"], config.patch_px)
         self.image = Projection(width(self.encoder), config.width, config.dropout)
         self.standardise = Standardise(shape.genes)
         self.spot = Projection(shape.genes, config.width, config.dropout)
@@ -122,10 +122,7 @@ class BLEEP(AnySize, Method):
         return {"expression": label[near].mean(1), "image": image[rows], "spot": spot}
 
     def _embed_images(self, patch: Tensor) -> Tensor:
-        pixels = self.pixels(patch)
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        return self.image(self.encoder(pixels))
+        return self.image(self.encoder(self.pixels(patch)))
 
     def _embed_bank(self) -> Tensor:
         """Embed all training spots (M, d), once per change to evaluation."""

@@ -46,7 +46,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import Attention, FeedForward, GeneHead, Pixels, Standardise, cosine_decay
@@ -178,7 +177,7 @@ class EGN(Method):
             )
         tokens = (c.patch_px // c.token_px) ** 2
         self.scale, self.bank = Standardise(shape.features), Bank("l2")
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=c.patch_px)
         self.embed = nn.Conv2d(3, d, c.token_px, c.token_px)
         self.position = nn.Parameter(torch.randn(tokens, d))
         self.project = Projector(shape.features, shape.genes, d, c.projector_layers)
@@ -201,7 +200,7 @@ class EGN(Method):
         features = self.scale(batch.features)
         rows = self.bank.search(features, self.config.k, batch.patient)  # (N, K)
         guide = self.project(features, self.bank.features[rows], self.bank.expression[rows])
-        x = self.embed(adaptive_avg_pool2d(self.pixels(batch.patch), self.config.patch_px))
+        x = self.embed(self.pixels(batch.patch))
         x = x.flatten(2).transpose(1, 2) + self.position  # (N, T, d)
         for block in self.blocks:
             x, *guide = block(x, self.position, *guide)

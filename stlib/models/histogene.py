@@ -32,7 +32,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import ArrayPosition, GeneHead, Pixels, TransformerBlock, in_chunks
@@ -65,7 +64,7 @@ class HisToGene(Method):
 
     def __init__(self, config: HisToGeneConfig, shape: Shape):
         super().__init__(config, shape)
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=config.patch_px)
         self.patch = nn.Linear(3 * config.patch_px**2, config.width)
         self.position = ArrayPosition(shape.positions, config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -87,8 +86,7 @@ class HisToGene(Method):
         return {"expression": self.head(self.norm(z))}
 
     def _embed(self, patch: Tensor) -> Tensor:
-        pixels = adaptive_avg_pool2d(self.pixels(patch), self.config.patch_px)
-        return self.patch(pixels.flatten(1))
+        return self.patch(self.pixels(patch).flatten(1))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return mse(out["expression"], batch.expression)

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
@@ -55,7 +54,7 @@ class STNet(Method):
 
     def __init__(self, config: STNetConfig, shape: Shape):
         super().__init__(config, shape)
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=config.patch_px)
         self.encoder = backbone(config.encoder)
         self.head = GeneHead(width(self.encoder), shape.genes)
         nn.init.zeros_(self.head.weight)
@@ -67,10 +66,7 @@ class STNet(Method):
         return {"expression": self._expression(batch.patch)}
 
     def _expression(self, patch: Tensor) -> Tensor:
-        pixels = self.pixels(patch)
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        return self.head(self.encoder(pixels))
+        return self.head(self.encoder(self.pixels(patch)))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return mse(out["expression"], batch.expression)

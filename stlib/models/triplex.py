@@ -44,7 +44,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, tokens
@@ -149,7 +148,8 @@ class TRIPLEX(Method):
         super().__init__(config, shape)
         d = config.width
         self.encoder = backbone(config.encoder)
-        self.pixels = Pixels(*(self.encoder.pretrained_cfg[key] for key in ("mean", "std")))
+        cfg = self.encoder.pretrained_cfg
+        self.pixels = Pixels(cfg["mean"], cfg["std"], config.patch_px)
         self.standardise = Standardise(shape.features)
         same = nn.Identity()
         self.project_patch = (
@@ -195,10 +195,7 @@ class TRIPLEX(Method):
 
     def _fuse(self, batch: Batch, context: Tensor, rows: Tensor) -> list[Tensor]:
         """Return the predictions (n, G) of fusion, target, neighbourhood and context for some spots."""
-        pixels = self.pixels(batch.patch[rows])
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        target = self.project_patch(tokens(self.encoder, pixels))  # (n, T, d)
+        target = self.project_patch(tokens(self.encoder, self.pixels(batch.patch[rows])))  # (n, T, d)
 
         inside = batch.neighbour_inside[rows]  # (n, 25)
         mask = target.new_zeros(inside.shape).masked_fill(~inside, -torch.inf)[:, None, None]
