@@ -25,8 +25,8 @@ Differences from the released code
 2. Spots are joined to their nearest neighbours in the section. Released: cells of a 256-px grid, several
    spots in one, and an arbitrary five of the neighbours.
 3. Exemplars never come from the patient of the query, so that in 3d its own measured section teaches but is
-   not retrieved; released: from its slide. Sections are matched by name;
-   the released loader takes fold 1 for 11 and 21, too, and trains on test slides.
+   not retrieved; released: from its slide. Sections are matched by name; the released loader takes fold 1 for
+   11 and 21, too, and trains on test slides.
 4. Pixels are normalised as the frozen network was trained (released: (x - 0.5) / 0.5). Features are
    standardised over the training locations, before retrieval too. Labels are log proportions (released:
    min-max of log counts); those of the exemplars are standardised, and the head starts at the mean label.

@@ -36,9 +36,9 @@ Differences from the paper
    are left out of it.
 9. The learning rate falls once along a cosine to a fifth. The released one does so twice in every epoch,
    after 100 steps of warm-up each; the house's rate changes between epochs only.
-10. Pixels are standardised with ImageNet's mean and deviation, training patches turned and mirrored.
-   Training shuffles, testing drops no window, and the epoch is chosen by a held-out training patient; the
-   released code keeps the best epoch on the test fold.
+10. Pixels are standardised with ImageNet's mean and deviation, training patches turned and mirrored. Training
+   shuffles, testing drops no window, and the epoch is chosen by a held-out training patient; the released
+   code keeps the best epoch on the test fold.
 """
 
 from collections.abc import Iterable
