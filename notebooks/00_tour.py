@@ -10,8 +10,9 @@ import numpy as np
 from IPython.display import display
 
 from stlib import figures, metrics, paths, show
+from stlib.cell import parameters
 from stlib.expression import log_proportion, panel_counts
-from stlib.results import Run, parameters
+from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.splits import folds
 from stlib.train import Task, panel_of, train_fold

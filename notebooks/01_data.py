@@ -11,8 +11,9 @@ import pandas as pd
 from IPython.display import display
 
 from stlib import datasets, figures, paths, show
+from stlib.cell import parameters
 from stlib.expression import common_genes
-from stlib.results import Run, parameters
+from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.slide import Slide
 

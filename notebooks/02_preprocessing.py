@@ -12,9 +12,10 @@ import pandas as pd
 from IPython.display import display
 
 from stlib import figures, graph, paths, show
+from stlib.cell import parameters
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.features import features, patches
-from stlib.results import Run, parameters
+from stlib.results import Run
 from stlib.sections import load_sections
 
 # %% tags=["parameters"]

@@ -11,8 +11,9 @@ import pandas as pd
 from IPython.display import display
 
 from stlib import datasets, figures, paths, show
+from stlib.cell import parameters
 from stlib.registration import register_dataset
-from stlib.results import Run, parameters
+from stlib.results import Run
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/

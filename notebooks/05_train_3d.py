@@ -10,7 +10,8 @@
 from IPython.display import display
 
 from stlib import figures, metrics, paths, show
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.splits import folds
 
 # %% tags=["parameters"]

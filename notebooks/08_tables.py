@@ -10,7 +10,8 @@
 from IPython.display import Markdown, display
 
 from stlib import conditions, paths, render, show
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
 from stlib.tables import absences, load_table, runs_needed
 

@@ -10,7 +10,8 @@ from IPython.display import display
 
 from stlib import figures, paths, show
 from stlib.alignment import load_registration
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.scores import frame, patient_scores
 from stlib.tables import load_table
 

@@ -11,8 +11,9 @@ import hashlib
 from IPython.display import display
 
 from stlib import audit, datasets, paths, show
+from stlib.cell import parameters
 from stlib.expression import common_genes, top_mean_panel
-from stlib.results import Run, parameters
+from stlib.results import Run
 
 # %% tags=["parameters"]
 dataset: str = "toy"     # a file in params/

@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from stlib import fingerprint, paths
-from stlib.params import Params, Record, Setting, load_params, nearest, parse
+from stlib.params import Params, load_params
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
 from stlib.tables import SHARED, load_table, runs_needed
@@ -37,53 +37,6 @@ CONTROLS = {
     "3d": ("mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity", "oracle"),
 }
 VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
-
-
-class Parameters(Record):
-    """What the parameters cell of a notebook may hold. A misspelt name is refused."""
-
-    dataset: str
-    model: str = ""
-    setting: Setting = "strict"
-    seed: int = 0
-    data: str = ""
-    table: str = ""
-    missing: str = "refuse"
-
-
-def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
-    """Read the parameters of a notebook from its names, and refuse what it does not declare.
-
-    papermill only logs an unknown parameter and goes on with the defaults; here it ends the run.
-
-    Parameters
-    ----------
-    cell
-        ``globals()`` of the notebook, right after its parameters cell: every plain value is a parameter.
-    notebook
-        Its name, e.g. ``04_train_2d``.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not one of the notebook's own, or of another type.
-    """
-    hidden = {"In", "Out"}
-    plain = {key: value for key, value in cell.items() if not key.startswith("_") and key not in hidden
-             and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
-    declared = _declared(notebook)
-    for key in plain.keys() - declared:
-        raise ValueError(
-            f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
-        )
-    return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
-
-
-def _declared(notebook: str) -> set[str]:
-    """Return the names that the parameters cell of a notebook assigns."""
-    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
-    (cell,) = [cell for cell in cells if 'tags=["parameters"]' in cell.splitlines()[0]]
-    return {line.split(":")[0].split("=")[0].strip() for line in cell.splitlines()[1:] if "=" in line}
 
 
 @dataclass(frozen=True)

@@ -155,11 +155,6 @@ def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):
     assert not run.complete()
 
 
-def test_a_misspelt_setting_is_refused():
-    with pytest.raises(ValueError, match="setting: Input .* 'strict' or 'published', found 'publishd'"):
-        results.parameters({"dataset": "toy", "setting": "publishd"}, "04_train_2d")
-
-
 def test_the_controls_are_all_models_without_training():
     for protocol, listed in results.CONTROLS.items():
         untrained = {name for name in names() if method(name).loss is Method.loss and protocol in method(name).PROTOCOLS}
