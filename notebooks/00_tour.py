@@ -22,7 +22,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "00_tour")
-run = Run("tour", p.dataset)
+run = Run("tour", p.dataset).begin()
 params = run.params
 fold = folds(params, "3d")[0]
 sections = load_sections(params, params.patient_of)

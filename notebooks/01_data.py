@@ -23,7 +23,7 @@ data: str = ""        # folder with a local copy of the raw files; empty: downlo
 
 # %%
 p = parameters(globals(), "01_data")
-run = Run("data", p.dataset, data=p.data)
+run = Run("data", p.dataset, data=p.data).begin()
 params = run.params
 display(show.settings(params))
 

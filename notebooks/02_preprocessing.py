@@ -23,7 +23,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "02_preprocessing")
-run = Run("preprocessing", p.dataset)
+run = Run("preprocessing", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 

@@ -20,7 +20,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "03_registration")
-run = Run("registration", p.dataset)
+run = Run("registration", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 

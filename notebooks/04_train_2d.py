@@ -22,7 +22,7 @@ seed: int = 0            # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "04_train_2d")
-run = Run("2d", p.dataset, p.model, p.setting, p.seed)
+run = Run("2d", p.dataset, p.model, p.setting, p.seed).begin()
 params = run.params
 display(show.settings(params, run))
 

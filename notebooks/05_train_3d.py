@@ -22,7 +22,7 @@ seed: int = 0            # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "05_train_3d")
-run = Run("3d", p.dataset, p.model, p.setting, p.seed)
+run = Run("3d", p.dataset, p.model, p.setting, p.seed).begin()
 params = run.params
 display(show.settings(params, run))
 

@@ -21,7 +21,7 @@ table: str = "table1"  # a file in tables/
 
 # %%
 p = parameters(globals(), "08_tables")
-run = Run("tables", p.dataset, p.table)
+run = Run("tables", p.dataset, p.table).begin()
 params = run.params
 display(show.settings(params))
 

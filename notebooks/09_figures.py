@@ -20,7 +20,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "09_figures")
-run = Run("figures", p.dataset)
+run = Run("figures", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 

@@ -22,7 +22,7 @@ missing: str = "refuse"  # what to do when a section's files are absent: refuse,
 
 # %%
 p = parameters(globals(), "10_audit")
-run = Run("audit", p.dataset)
+run = Run("audit", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 

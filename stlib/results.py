@@ -4,7 +4,8 @@
     runs/<step>/<dataset>/                                   a step that prepares data, or draws results
 
 `run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which
-files the run was made of.
+files the run was made of. A run is stamped with what it was made of when it began: what is edited while it
+computes is not what it computed with.
 """
 
 import json
@@ -101,7 +102,16 @@ class Run:
         """Whether this is the one run of all controls."""
         return self.model == SHARED
 
-    @property
+    def begin(self) -> "Run":
+        """Fix what the run and its members are made of, before anything is computed; return the run.
+
+        Without it that is fixed when it is first asked for, at the latest by `finish`.
+        """
+        for run in (self, *self.members):
+            _ = run.fingerprint, run.source
+        return self
+
+    @cached_property
     def members(self) -> "list[Run]":
         """The run itself, or one run for each control that fits the protocol and the data."""
         if not self.shared:
@@ -157,7 +167,7 @@ class Run:
         lock = fingerprint.file_hash(paths.LOCK)
         return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files, lock)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the recipe and of the notebook's code."""
         return fingerprint.text_hash(self.recipe, fingerprint.notebook_hash(NOTEBOOK[self.step]))
@@ -170,7 +180,7 @@ class Run:
             and (not self.data or self.source == json.loads(self.record.read_text())["source"])
         )
 
-    @property
+    @cached_property
     def source(self) -> str:
         """Which raw files the step `data` reads, if told a folder; without one, what was read stands."""
         return fingerprint.listing_hash(Path(self.data)) if self.data else ""
@@ -232,6 +242,9 @@ class Run:
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
+        Where a new run would no longer be the same, the record takes the time of its beginning, so that Make,
+        which compares times, makes it again.
+
         Parameters
         ----------
         content
@@ -245,6 +258,7 @@ class Run:
         target = self.record.relative_to(paths.OUT)
         with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
             temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))
+        seconds = time.perf_counter() - self.started
         about = {
             "step": self.step,
             "dataset": self.dataset,
@@ -258,11 +272,14 @@ class Run:
             "versions": {name: metadata.version(name) for name in VERSIONS}
             | {"python": platform.python_version()},
             "device": device(),
-            "seconds": round(time.perf_counter() - self.started, 1),
+            "seconds": round(seconds, 1),
             "peak_memory_mb": peak_memory_mb(),
         }
         with paths.replacing(self.record) as temporary:
             temporary.write_text(json.dumps(about | content, indent=1, default=str))
+        if replace(self).fingerprint != self.fingerprint:
+            began = time.time() - seconds
+            os.utime(self.record, (began, began))
         return self.record
 
 

@@ -31,6 +31,7 @@ def test_the_first_four_cells_are_the_same_everywhere(path):
         assert word in title.source
     assert "import" in imports.source and "parameters" in parameter.metadata["tags"]
     assert f'parameters(globals(), "{path.stem}")' in load.source
+    assert re.search(r"^run = Run\(.+\)\.begin\(\)$", load.source, re.MULTILINE)
 
 
 @each
