@@ -3,7 +3,8 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`.
+# **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display

@@ -1,7 +1,7 @@
 """The parameters cell of a notebook: what it may hold, and that nothing else came in.
 
-papermill writes the values it was told into a cell of their own, below that one. A name that the notebook does
-not declare it only logs, and goes on with the defaults; here it ends the run.
+papermill writes the values it was told into a cell of their own, below that one. A name that the notebook
+does not declare it only logs, and goes on with the defaults; here it ends the run.
 """
 
 from typing import Any

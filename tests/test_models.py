@@ -1,4 +1,7 @@
-"""The contract of design.md, over every file in stlib/models/ and its variants: a new method is tested the moment it exists."""
+"""The contract of design.md, over every file in stlib/models/ and its variants.
+
+A new method is tested the moment it exists.
+"""
 
 from dataclasses import replace
 
@@ -35,8 +38,8 @@ def feed_for(toy, toy_sections):
         config = replace(config_of(toy, name, protocol), **VARIANT.get(name, {}), **changes)
         kind = method(name)
         return config, Feed(
-            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size,
-            frozen=config.frozen,
+            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol,
+            batch_size=config.batch_size, frozen=config.frozen,
         )  # fmt: skip
 
     return make
@@ -208,7 +211,7 @@ def test_what_is_prepared_comes_from_labelled_locations_alone(feed_for, toy, nam
 
 @trained_model
 def test_bfloat16_changes_a_prediction_by_its_rounding_alone(prepared, toy, name, protocol):
-    """Under autocast, as the loop runs it: labels near -6 would have steps of 0.03 if heads were in bfloat16."""
+    """Under autocast, as the loop runs it: with heads in bfloat16, labels near -6 have steps of 0.03."""
     model, feed = prepared(name, protocol)
     batch = one_batch(feed, toy, protocol)
     with torch.autocast("cpu", torch.bfloat16):
@@ -221,7 +224,7 @@ def test_bfloat16_changes_a_prediction_by_its_rounding_alone(prepared, toy, name
 
 @trained_model
 def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
-    """Within 200 steps the training error falls below 10 % of the labels' variance around each gene's mean."""
+    """Within 200 steps the training error falls below 10 % of the labels' variance around a gene's mean."""
     if "@" in name:
         pytest.skip("the variants share the method's layers")
     torch.manual_seed(0)
@@ -263,7 +266,7 @@ def test_names_are_checked():
         configure("asign", "2d", widht=3)
 
 
-# ---- truths of single methods, by hand ------------------------------------------------------------------------------
+# ---- truths of single methods, by hand ---------------------------------------------------------------------
 
 
 def stack(known, place, labels, features=None):
@@ -271,7 +274,8 @@ def stack(known, place, labels, features=None):
     n = len(place)
     return Batch(
         num_nodes=n, row=torch.arange(n), known=torch.tensor(known), expression=torch.tensor(labels)[:, None],
-        registered=torch.tensor([[x, 0.0] for x in place], dtype=torch.float64), radius_um=50.0, depth=torch.ones(n),
+        registered=torch.tensor([[x, 0.0] for x in place], dtype=torch.float64), radius_um=50.0,
+        depth=torch.ones(n),
         section=torch.tensor(known).logical_not().long(),
         features=torch.tensor(features if features else [[0.0, 1.0]] * n),
     )  # fmt: skip
@@ -307,7 +311,8 @@ def test_imputation_fills_unknown_nodes_from_known_ones():
     model = build("asign", config, shape(1, 2))
     model.sharpness.data.fill_(1.0)
     batch = Batch(
-        num_nodes=4, known=torch.tensor([True, True, False, False]), expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
+        num_nodes=4, known=torch.tensor([True, True, False, False]),
+        expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
         edge_index=torch.zeros(2, 0, dtype=torch.long), edge_weight=torch.zeros(0),
         cross_index=torch.tensor([[0, 1], [2, 2]]), cross_weight=torch.tensor([3.0, 1.0]),
     )  # fmt: skip
