@@ -92,7 +92,9 @@ def test_another_recipe_makes_it_incomplete(monkeypatch):
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Return a copy of the package whose modules a test may edit; runs are stamped with it."""
-    copy = shutil.copytree(paths.ROOT / "stlib", tmp_path / "stlib", ignore=shutil.ignore_patterns("__*"))
+    copy = shutil.copytree(
+        paths.ROOT / "stlib", tmp_path / "stlib", ignore=shutil.ignore_patterns("__pycache__")
+    )
     monkeypatch.setattr(results.fingerprint, "PACKAGE", copy)
     return copy
 

@@ -94,7 +94,7 @@ def prepared(short, tmp_path_factory):
 
 @pytest.fixture
 def run(short, prepared, monkeypatch, tmp_path):
-    """Return a function that trains and predicts the fold P1, with other counts in some sections' raw files."""
+    """Return a function that trains and predicts fold P1, with other counts in some raw files."""
 
     def train_on(model, protocol, corrupted, setting="strict"):
         fold = folds(short, protocol, setting)[0]
