@@ -258,7 +258,6 @@ class Run:
         target = self.record.relative_to(paths.OUT)
         with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
             temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))
-        seconds = time.perf_counter() - self.started
         about = {
             "step": self.step,
             "dataset": self.dataset,
@@ -272,13 +271,13 @@ class Run:
             "versions": {name: metadata.version(name) for name in VERSIONS}
             | {"python": platform.python_version()},
             "device": device(),
-            "seconds": round(seconds, 1),
+            "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
         }
         with paths.replacing(self.record) as temporary:
             temporary.write_text(json.dumps(about | content, indent=1, default=str))
         if replace(self).fingerprint != self.fingerprint:
-            began = time.time() - seconds
+            began = time.time() - (time.perf_counter() - self.started)
             os.utime(self.record, (began, began))
         return self.record
 
