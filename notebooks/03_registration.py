@@ -3,7 +3,8 @@
 #
 # **Question.** Which spot of the measured section lies where a spot of its neighbour lies?
 #
-# **In:** the slides. **Out:** one map per section to the middle section of its stack, and how far to trust it. **Time:** seconds per pair.
+# **In:** the slides. **Out:** one map per section to the middle section of its stack, and how far to trust
+# it. **Time:** seconds per pair.
 
 # %%
 import numpy as np
@@ -11,23 +12,25 @@ import pandas as pd
 from IPython.display import display
 
 from stlib import datasets, figures, paths, show
+from stlib.cell import parameters
 from stlib.registration import register_dataset
-from stlib.results import Run, parameters
+from stlib.results import Run
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "03_registration")
-run = Run("registration", p.dataset)
+run = Run("registration", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 
 # %% [markdown]
 # ## Neighbours are aligned, and composed to the middle section
 #
-# Tissue masks give the start, intensity refines it; feature matches are used only where their inliers prove them. A stage that makes things worse is refused,
-# and says so. `overlap` is the IoU of the tissue masks, `similarity` the correlation of the smoothed stain within both.
+# Tissue masks give the start, intensity refines it; feature matches are used only where their inliers prove
+# them. A stage that makes things worse is refused, and says so. `overlap` is the IoU of the tissue masks,
+# `similarity` the correlation of the smoothed stain within both.
 
 # %%
 aligned = register_dataset(params)
@@ -54,14 +57,19 @@ display(figures.alignment(params, stack, aligned))
 # %% [markdown]
 # ## How far off is it?
 #
-# The toy was cut by a transform that we know, a rotation, a shift and a smooth warp; real tissue has no such answer.
+# The toy was cut by a transform that we know, a rotation, a shift and a smooth warp; real tissue has no such
+# answer.
 
 # %% tags=["nbval-check-output"]
 error_um = {}
 if params.source.reader == "toy":
-    error_um = datasets.reader(params).registration_error(params, {name: found.matrix for name, found in aligned.items()})
+    matrices = {name: found.matrix for name, found in aligned.items()}
+    error_um = datasets.reader(params).registration_error(params, matrices)
     moved = [error for error in error_um.values() if error > 0]
-    print(f"spots are misplaced by {np.mean(moved):.0f} um on average (pitch {params.spot.pitch_um:.0f} um), in the worst section by {max(moved):.0f} um")
+    print(
+        f"spots are misplaced by {np.mean(moved):.0f} um on average (pitch {params.spot.pitch_um:.0f} um), "
+        f"in the worst section by {max(moved):.0f} um"
+    )
 else:
     print("the true transform is not known")
 

@@ -3,14 +3,16 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`.
+# **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display
 
 from stlib import figures, paths, show
 from stlib.alignment import load_registration
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.scores import frame, patient_scores
 from stlib.tables import load_table
 
@@ -19,7 +21,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "09_figures")
-run = Run("figures", p.dataset)
+run = Run("figures", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 

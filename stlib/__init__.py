@@ -11,7 +11,8 @@ serial sections        `registration` (finds the maps), `alignment` (keeps and a
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
-runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`
+runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
+                       `cell` (the parameters of a notebook)
 numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
 pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (for browsing)
 """

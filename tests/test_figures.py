@@ -117,8 +117,8 @@ def off_by(error):
 
 def test_a_table_has_a_panel_per_metric_and_labels_once():
     lines = [
-        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role, "metric": metric,
-         "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
+        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role,
+         "metric": metric, "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
         for label, model, role in (("Mean", "mean", "control"), ("ASIGN", "asign", "method"))
         for metric in ("pcc_per_gene", "mse")
     ]  # fmt: skip
@@ -168,8 +168,8 @@ def test_an_alignment_shows_each_other_section_before_and_after(monkeypatch):
 def section_at(name):
     return Section(
         name=name, patient="S", layer=1, barcodes=np.array(["a"]), genes=np.array(["g"]), counts=None,
-        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None, shape="circle",
-        size_um=100, pitch_um=200,
+        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None,
+        shape="circle", size_um=100, pitch_um=200,
     )  # fmt: skip
 
 

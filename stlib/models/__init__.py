@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stlib.batch import Batch, Shape
+from stlib.losses import seen
 from stlib.params import nearest
 
 
@@ -83,6 +84,15 @@ class Method(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """Return the expression (N, G) of a batch, without augmentation or gradient."""
         return self(batch)["expression"]
+
+
+def labelled(train: Iterable[Batch], *fields: str) -> tuple[Tensor, ...]:
+    """Return fields (M, ...) of the training locations that have a label, one batch after the other."""
+    parts = []
+    for batch in train:  # no batch is kept: its patches are large
+        rows = seen(batch.expression)
+        parts.append([batch[field][rows] for field in fields])
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def names() -> list[str]:
