@@ -25,6 +25,10 @@ class Config:
     epochs: int = 0  # 0: nothing is trained
     batch_size: int = 1024  # locations per batch
     frozen: str = "dataset"  # encoder of the frozen features; "dataset": the one its params file names
+    intra: int = 8  # nearest neighbours in the own section
+    cross: int = 12  # neighbours in each other section of the stack
+    known_train: float | None = None  # 3d: share of all spots known in training; None: one whole section
+    known_test: float = 1.0  # 3d: share of the known section of a test patient that is measured
 
     def limited(self, max_epochs: int | None) -> "Config":
         """Return the settings with no more than `max_epochs` epochs."""
