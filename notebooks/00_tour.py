@@ -10,7 +10,7 @@
 import numpy as np
 from IPython.display import display
 
-from stlib import figures, metrics, paths, show
+from stlib import figures, metrics, overlays, paths, show
 from stlib.cell import parameters
 from stlib.expression import log_proportion, panel_counts
 from stlib.results import Run
@@ -43,7 +43,7 @@ panel = panel_of(params, fold, sections)
 section = sections[fold.test[-1]]
 gene = next(name for name in (*params.showcase, *panel) if name in panel)
 truth = log_proportion(panel_counts(section, panel))
-display(figures.slide_and_spots(params, section, truth[:, panel.index(gene)], f"{gene}, log proportion"))
+display(overlays.slide_and_spots(params, section, truth[:, panel.index(gene)], f"{gene}, log proportion"))
 
 # %% tags=["nbval-check-output"]
 print(

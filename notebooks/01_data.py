@@ -11,7 +11,7 @@
 import pandas as pd
 from IPython.display import display
 
-from stlib import datasets, figures, paths, show
+from stlib import datasets, overlays, paths, show
 from stlib.cell import parameters
 from stlib.expression import common_genes
 from stlib.results import Run
@@ -80,7 +80,7 @@ thumbnails = {}
 for name in params.with_slide[:6]:
     with Slide(paths.slide_file(params.name, name)) as slide:
         thumbnails[name] = slide.thumbnail(um_per_px=max(slide.size_px) * slide.um_per_px.mean() / 300)[0]
-figure = figures.gallery(thumbnails)
+figure = overlays.gallery(thumbnails)
 display(figure)
 
 # %% [markdown]

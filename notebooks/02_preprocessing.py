@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 
-from stlib import figures, graph, paths, show
+from stlib import graph, overlays, paths, show
 from stlib.cell import parameters
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.features import features, patches
@@ -74,7 +74,7 @@ print(summary[["spot", "region", "global"]].to_string())
 # %%
 first = sections[params.with_slide[0]]
 shown = np.linspace(0, len(first) - 1, 6).astype(int)
-display(figures.gallery({f"spot {i}": patches(params, first, "spot")[i] for i in shown}))
+display(overlays.gallery({f"spot {i}": patches(params, first, "spot")[i] for i in shown}))
 
 # %% [markdown]
 # ## Neighbours within a section

@@ -9,7 +9,7 @@
 # %%
 from IPython.display import display
 
-from stlib import figures, paths, show
+from stlib import figures, overlays, paths, show
 from stlib.alignment import load_registration
 from stlib.cell import parameters
 from stlib.results import Run
@@ -54,7 +54,7 @@ for gene in params.showcase:
 # %%
 if "3d" in params.folds:
     stack = max(params.sections.values(), key=len)
-    drawn["alignment"] = figures.alignment(params, stack, load_registration(p.dataset))
+    drawn["alignment"] = overlays.alignment(params, stack, load_registration(p.dataset))
     display(drawn["alignment"])
 
 # %% [markdown]

@@ -7,12 +7,13 @@ the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
-serial sections        `registration` (finds the maps), `alignment` (keeps and applies them)
+serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
+                       `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `cell` (the parameters of a notebook)
 numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
-pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (for browsing)
+pages                  `plots`, `figures`, `overlays`, `show`, `conditions` (of the runs), `rendered` (for browsing)
 """

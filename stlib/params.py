@@ -76,10 +76,25 @@ class Graph(Record):
     radius_px: float = Field(gt=0)  # of the circle whose overlap is measured, level-0 px
 
 
-class Registration(Record):
-    """Resolution of the alignment between sections."""
+class Matcher(Record):
+    """Weights of XFeat, which the route ``ants`` matches with: .pt with tensors alone, or .safetensors."""
 
+    source: str  # a file below the folder of data, or an https:// address
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Registration(Record):
+    """How the sections of a block are aligned; see `stlib.registration`."""
+
+    route: Literal["robust", "ants"] = "robust"  # ants: as in ASIGN's paper
     um_per_px: float = Field(gt=0)  # of the finest stage
+    xfeat: Matcher | None = None  # None: the route ants starts as robust does, and says so
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Registration":
+        if self.route == "robust" and self.xfeat is not None:
+            raise ValueError("xfeat is used by the route ants alone, found route robust; remove one of them")
+        return self
 
 
 class Training(Record):

@@ -133,7 +133,7 @@ class Run:
             "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
             "registration": ["stlib.registration", "stlib.graph"],
             "tables": ["stlib.scores", "stlib.render", "stlib.conditions"],
-            "figures": ["stlib.figures", "stlib.scores"],
+            "figures": ["stlib.figures", "stlib.overlays", "stlib.scores"],
             "audit": ["stlib.audit", source],
         }[self.step]
 
