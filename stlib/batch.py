@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
     "position registered array section patient layer row expression known depth counts features relative "
-    "neighbour_features neighbour_inside rate region_parent global_parent start imputed".split()
+    "neighbour_features neighbour_inside rate region_parent global_parent start denoised imputed readout".split()
 )
 
 
@@ -77,9 +77,13 @@ class Batch(Data):
         NEEDS "cross": radius of the circle whose overlap is measured, and distance of neighbouring spots.
     start
         NEEDS "start": mean label of the known spots of the stack (N, G); in training, where none is known, of all.
+    denoised
+        NEEDS "denoised": known labels with less noise, see `stlib.smoothing.low_rank` (N, G); NaN elsewhere.
     imputed
         NEEDS "imputed": labels that the known ones let expect, see `stlib.kriging` (N, G); of known spots
         theirs with less noise; NaN where none is known.
+    readout
+        NEEDS "readout": a ridge on `relative`, fitted to the known spots (N, G); NaN where none is known.
     rate, dispersion
         NEEDS "rate": expected counts of the panel (N, G) and their dispersion; only made data has them.
     """

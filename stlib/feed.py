@@ -16,14 +16,16 @@ from stlib.batch import Batch, Shape, hide, subset
 from stlib.blocks import kd_blocks
 from stlib.fields import section_fields, stack_fields
 from stlib.fingerprint import text_hash
-from stlib.kriging import Known, gene_covariance, krige
+from stlib.known import FIELDS, known_fields
+from stlib.kriging import gene_covariance
 from stlib.losses import seen
 from stlib.params import Params, nearest
 from stlib.sections import Section
 
 UNITS = ("spot", "section", "stack")
-NEEDS = tuple(
-    "patch features relative neighbours levels graph cross start imputed counts rate".split()
+NEEDS = (
+    *("patch", "features", "relative", "neighbours", "levels", "graph", "cross", "counts", "rate"),
+    *FIELDS,
 )
 
 
@@ -87,7 +89,7 @@ class Feed:
         self._parts: dict[str, dict[str, Tensor]] = {}
         self._groups: dict[tuple[str, ...], Batch] = {}
         self._patches: dict[str, np.ndarray] = {}  # memory maps
-        self._kriged: dict[tuple, Tensor] = {}
+        self._known: dict[tuple, dict[str, Tensor]] = {}
 
     @property
     def shape(self) -> Shape:
@@ -228,34 +230,23 @@ class Feed:
         return seen
 
     def _add_known(self, batch: Batch, names: tuple[str, ...]) -> None:
-        """Add what follows from the known labels of a whole group."""
-        if "start" in self.needs:
-            rows = batch.known if batch.known.any() else seen(batch.expression)
-            batch.start = batch.expression[rows].mean(0).expand_as(batch.expression)
-        if "imputed" in self.needs:
-            batch.imputed = self._imputed(batch, names)
-
-    def _imputed(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
-        """Return the labels that the known ones let expect (N, G); without a known one NaN."""
+        """Add what follows from the known labels of a whole group; made once for each set of known sections."""
+        if not self.needs & set(FIELDS):
+            return
         known = batch.known
-        if not known.any():
-            return torch.full_like(batch.expression, torch.nan)
         key = names, tuple(batch.section[known].unique().tolist()), int(known.sum())
-        if key not in self._kriged:
-            self._kriged[key] = self._krige(batch, known)
-        return self._kriged[key]
+        fields = self._known.get(key) or known_fields(batch, self.needs, self._covariance(batch))
+        if self.known_train is None:  # else known spots are drawn anew each time
+            self._known[key] = fields
+        for name, value in fields.items():
+            batch[name] = value
 
-    def _krige(self, batch: Batch, known: Tensor) -> Tensor:
-        place = (batch.registered if "registered" in batch else batch.position) / batch.pitch_um
-        measured = Known(*(field[known] for field in (
-            place, batch.relative, batch.counts, batch.expression, batch.depth
-        )))  # fmt: skip
-        own = gene_covariance(measured.counts, measured.labels)
-        patient = self.sections[list(self.order)[int(batch.section[0])]].patient
-        others = [found for name, found in self._covariances.items() if name != patient]
+    def _covariance(self, batch: Batch) -> Tensor | None:
+        """Return how genes vary together within the counted sections of other patients (G, G)."""
+        own = self.sections[list(self.order)[int(batch.section[0])]].patient
+        others = [found for patient, found in self._covariances.items() if patient != own]
         total = sum(number for _, number in others)
-        common = sum(covariance * number for covariance, number in others) / total if total else own
-        return krige(measured, place, batch.relative, (own + common) / 2)
+        return sum(covariance * number for covariance, number in others) / total if total else None
 
     @cached_property
     def _covariances(self) -> dict[str, tuple[Tensor, int]]:

@@ -59,7 +59,7 @@ def section_fields(
     }
     if needs & {"features", "relative", "cross", "neighbours"}:
         fields["features"] = _features(params, section, "spot", encoder)
-    if needs & {"relative", "imputed"}:
+    if needs & {"relative", "imputed", "readout"}:
         fields["relative"] = standardised(_features(params, section, "spot", encoder))
     if needs & {"counts", "imputed"}:
         fields["counts"] = torch.from_numpy(counts)

@@ -22,9 +22,16 @@ from torch import Tensor
 from stlib.blocks import kd_blocks
 
 PIECE = 512  # known spots that are solved for at once: O(PIECE^3)
-PITCH_LENGTHS, LOOK_LENGTH = 1.0, 1.0  # where the search for the lengths begins: pitches, deviations
+DIRECTIONS = 25  # in which genes vary together, at most
+LEAST = 1e-3  # variance of a direction, in units of its noise
+PLACE_LENGTH, LOOK_LENGTH, ROUGH = (
+    1.0,
+    1.0,
+    0.1,
+)  # where the search begins: pitches, deviations, of the variance
 FLOOR = 0.02  # of the noise variance: sequencing varies more than counting alone
 KINDS = 3  # place, looks, both
+STEPS = 60  # of the search
 
 
 class Known(NamedTuple):
@@ -78,12 +85,12 @@ def krige(known: Known, place: Tensor, looks: Tensor, covariance: Tensor) -> Ten
     for number, rows in enumerate(pieces):
         here = owner == number
         piece = Known(*(field[rows] for field in known))
-        out[here] = genes.back(kernel.predict(piece, genes.scores(piece.labels), place[here], looks[here], genes))
+        out[here] = kernel.predict(piece, place[here], looks[here])
     return out.float()
 
 
 class _Genes(NamedTuple):
-    """Directions in which genes vary together, scaled so that the mean noise of each is 1."""
+    """The directions in which genes vary most together, scaled so that the mean noise of each is 1."""
 
     mean: Tensor  # (G,)
     into: Tensor  # (G, R)
@@ -95,11 +102,10 @@ class _Genes(NamedTuple):
     def of(cls, known: Known, covariance: Tensor) -> "_Genes":
         scale = ((1 / (known.counts + 1)).mean(0) + FLOOR).sqrt()  # (G,)
         variance, axes = torch.linalg.eigh(covariance / scale / scale[:, None])
-        kept = variance > 1e-3 * variance.max()
+        variance, axes = variance[-DIRECTIONS:].clamp(min=LEAST), axes[:, -DIRECTIONS:]
         weight = known.depth.clamp(min=1).sqrt()[:, None]
         mean = (weight * known.labels).sum(0) / weight.sum()
-        axes = axes[:, kept]
-        return cls(mean, axes / scale[:, None], axes.T * scale, variance[kept], known.depth.mean())
+        return cls(mean, axes / scale[:, None], axes.T * scale, variance, known.depth.mean())
 
     def scores(self, labels: Tensor) -> Tensor:
         return (labels - self.mean) @ self.into  # (K, R)
@@ -109,73 +115,63 @@ class _Genes(NamedTuple):
 
 
 class _Kernel:
-    """The covariance over spots, with its parameters (9,), all on a log scale."""
+    """The covariance over spots along each direction.
 
-    def __init__(self, parameters: Tensor):
-        lengths, weights, (size, noise, rough) = parameters.split([2, KINDS, 3])
-        self.place_length = PITCH_LENGTHS * lengths[0].exp()
-        self.look_length = LOOK_LENGTH * lengths[1].exp()
-        self.weights = weights.softmax(0)
-        self.size, self.noise, self.rough = size.exp(), noise.exp(), 0.1 * rough.exp()
+    Parameters are logs: two lengths, six numbers that all directions share, and how each departs from them.
+    """
+
+    def __init__(self, parameters: Tensor, genes: _Genes):
+        lengths, rest = parameters[:2].exp(), parameters[2:].reshape(KINDS + 3, -1)
+        rest = rest[:, :1] + rest[:, 1:]  # (6, R)
+        self.place_length, self.look_length = PLACE_LENGTH * lengths[0], LOOK_LENGTH * lengths[1]
+        size, noise, rough = rest[KINDS:].exp()  # each (R,)
+        self.weights = rest[:KINDS].softmax(0) * size * genes.variance  # (KINDS, R)
+        self.rough = ROUGH * rough * genes.variance  # what no neighbour shares
+        self.noise = noise
+        self.genes = genes
 
     def between(self, place: tuple[Tensor, Tensor], looks: tuple[Tensor, Tensor]) -> Tensor:
-        """Return k (A, B)."""
-        apart = _squares(*place)
-        near = torch.exp(-apart / 2 / self.place_length**2).nan_to_num(0.0)  # not registered: near nothing
+        """Return k (R, A, B)."""
+        apart = torch.exp(-_squares(*place) / 2 / self.place_length**2)
+        near = apart.nan_to_num(0.0)  # not registered: near nothing
         alike = torch.exp(-_squares(*looks) / looks[0].shape[1] / 2 / self.look_length**2)
-        return torch.einsum("k,kab->ab", self.weights, torch.stack([near, alike, near * alike]))
+        return torch.einsum("kr,kab->rab", self.weights, torch.stack([near, alike, near * alike]))
 
-    def whitened(self, known: Known, genes: _Genes) -> tuple[Tensor, Tensor]:
-        """Return k of the known spots over their noise (K, K), and the root of the noise of each (K,)."""
-        root = (genes.depth / known.depth.clamp(min=1)).sqrt()
+    def factor(self, known: Known) -> Tensor:
+        """Return the Cholesky factor of the covariance of what was measured (R, K, K)."""
+        shallow = self.genes.depth / known.depth.clamp(min=1)  # (K,)
         own = self.between((known.place,) * 2, (known.looks,) * 2)
-        own = own + self.rough * torch.eye(len(own), dtype=own.dtype)  # what no neighbour shares
-        return own / root / root[:, None], root
+        return torch.linalg.cholesky(
+            own + torch.diag_embed(self.noise[:, None] * shallow + self.rough[:, None])
+        )
 
-    def predict(self, known: Known, scores: Tensor, place: Tensor, looks: Tensor, genes: _Genes) -> Tensor:
-        """Return the expected field (N, R) given the scores of the known spots (K, R)."""
-        inside, root = self.whitened(known, genes)
-        values, vectors = torch.linalg.eigh(inside)
-        size = self.size * genes.variance  # (R,)
-        solved = (vectors.T @ (scores / root[:, None])) / (size * values[:, None] + self.noise)
-        across = self.between((place, known.place), (looks, known.looks)) / root
-        return size * (across @ (vectors @ solved))
+    def misfit(self, known: Known) -> Tensor:
+        """Return the negative log likelihood of known labels, up to a constant."""
+        factor, scores = self.factor(known), self.genes.scores(known.labels).T[:, :, None]  # (R, K, 1)
+        white = torch.linalg.solve_triangular(factor, scores, upper=False)
+        return white.square().sum() / 2 + factor.diagonal(dim1=1, dim2=2).log().sum()
+
+    def predict(self, known: Known, place: Tensor, looks: Tensor) -> Tensor:
+        """Return the expected labels (N, G)."""
+        solved = torch.cholesky_solve(self.genes.scores(known.labels).T[:, :, None], self.factor(known))
+        across = self.between((place, known.place), (looks, known.looks))  # (R, N, K)
+        return self.genes.back((across @ solved)[:, :, 0].T)
 
 
 def _fit(pieces: list[Known], genes: _Genes) -> _Kernel:
-    """Return the kernel of the highest marginal likelihood, under a standard normal prior of its parameters."""
-    scores = [genes.scores(piece.labels) for piece in pieces]
+    """Return the kernel of the highest marginal likelihood; all but lengths have a standard normal prior."""
 
+    @torch.enable_grad()  # a feed may be asked under no_grad
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.tensor(flat, requires_grad=True)
-        total = (parameters**2).sum() / 2
-        for piece, score in zip(pieces, scores, strict=True):
-            total = total + _misfit(_Kernel(parameters), piece, score, genes)
+        kernel = _Kernel(parameters, genes)
+        total = parameters[2:].square().sum() / 2 + sum(kernel.misfit(piece) for piece in pieces)
         total.backward()
         return total.item(), parameters.grad.numpy()
 
-    found = minimize(loss, np.zeros(2 + KINDS + 3), jac=True, method="L-BFGS-B", options={"maxiter": 40})
-    return _Kernel(torch.tensor(found.x))
-
-
-def _misfit(kernel: _Kernel, known: Known, scores: Tensor, genes: _Genes) -> Tensor:
-    """Return the negative log likelihood of the scores of one piece (K, R), up to a constant.
-
-    All directions share the eigenvectors of one matrix. Its gradient is written out, because that of an
-    eigendecomposition is not defined where two eigenvalues meet.
-    """
-    inside, root = kernel.whitened(known, genes)
-    values, vectors = torch.linalg.eigh(inside.detach())
-    turned = vectors.T @ (scores / root[:, None])  # (K, R)
-    size = kernel.size * genes.variance
-    spread = size * values[:, None] + kernel.noise  # (K, R): variance along each eigenvector
-    direct = (turned**2 / spread + spread.log()).sum() / 2
-    with torch.no_grad():
-        solved = turned / spread * size.sqrt()
-        slope = torch.diag((size / spread).sum(1)) - solved @ solved.T
-        slope = vectors @ slope @ vectors.T / 2  # of the likelihood by each entry of `inside`
-    through = (slope * inside).sum()
-    return direct + through - through.detach()
+    start = np.zeros(2 + (KINDS + 3) * (1 + len(genes.variance)))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    return _Kernel(torch.tensor(found.x), genes)
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:

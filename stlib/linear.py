@@ -7,7 +7,9 @@ from sklearn.model_selection import LeaveOneGroupOut
 PENALTIES = np.logspace(0, 6, 13)  # of standardised features
 
 
-def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def fit_ridge(
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Regress the labels of all genes on standardised features.
 
     Parameters
@@ -19,6 +21,8 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> t
     groups
         Patient (or section) of each row (N,). The penalty is the one with the lowest squared error on
         left-out groups; with a single group, on left-out rows.
+    weight
+        Of each row (N,); default: all equal.
 
     Returns
     -------
@@ -30,5 +34,5 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> t
     several = len(np.unique(groups)) > 1
     splits = list(LeaveOneGroupOut().split(features, labels, groups)) if several else None
     model = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error" if several else None)
-    model.fit(features.astype(np.float64), labels.astype(np.float64))
+    model.fit(features.astype(np.float64), labels.astype(np.float64), sample_weight=weight)
     return model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)

@@ -7,6 +7,7 @@ from scipy.spatial import KDTree
 
 from stlib.models import Config
 
+RANK = 6  # leading components that are kept of known labels
 NEAREST = 64  # known spots that can weigh in; a Gaussian of 0.7 pitches reaches fewer
 
 
@@ -14,7 +15,7 @@ NEAREST = 64  # known spots that can weigh in; a Gaussian of 0.7 pitches reaches
 class SmoothConfig(Config):
     """Denoising and width, fixed on real sections of her2st's patient C (a small grid on C3 and C4)."""
 
-    rank: int = 6
+    rank: int = RANK
     sigma_um: float = 138.0  # 200 px of her2st
 
 

@@ -8,7 +8,8 @@ arXiv:2412.03026. Written from the paper and its specification, as the paper int
     p_i   = head(sum_t softmax(w)_t Transformer([h_i^1..h_i^3, h_parent^1..h_parent^3])_t)
     q_i  <- sum_j alpha e_ij q_j / sum_j alpha e_ij  for unknown i; q_j = known label; 10 times      eq. 5
     k_i   = label that place and looks let expect, given the known ones (`stlib.kriging`)            ours
-    y_i   = a1 p_i + a2 (L q_i) + a3 k_i,  a = softmax, one triple per gene                          eq. 6
+    r_i   = ridge on the looks of the known spots                                                    ours
+    y_i   = a1 p_i + a2 (L q_i) + a3 k_i + a4 r_i,  a = softmax, one for each gene                   eq. 6
 
 Shapes: patch (N, 3, P, P), region_features (R, D), global_features (S, D), edges (2, E), known labels (K, G)
 -> expression (N, G), region (R, G), global (S, G).
@@ -41,11 +42,13 @@ Differences of the default alone
    single section trains the network alone. The paper hides 80 % of all nodes at random. Known spots are not
    scored in the loss.
 7. `residual`: the network predicts what differs from the mean of the known section.
-8. `kriging`: a third prediction beside network and propagation, and known labels with less noise to propagate.
+8. `kriging` and `readout`: two more predictions from the known section, beside network and propagation. The
+   labels that are propagated have less noise (`denoise`).
 9. `distance`: weights of cross-section edges fall with the distance of the registered spots, by a learned
    length.
-10. Mixing weights are a softmax that starts at equal shares.
-11. Squared errors weigh by the depth of a spot: counts of a few hundred molecules say little.
+10. Mixing weights are a softmax; the network's share starts low, so that it has to earn it. They and the
+   factors of edges learn ten times faster.
+11. `depth`: a batch weighs by the depth of its spots: counts of a few hundred molecules say little.
 """
 
 import warnings
@@ -83,7 +86,9 @@ class ASIGNConfig(Config):
     cross_layer: bool = True  # imputation from the known section
     iterations: int = 10
     residual: bool = True  # to the mean of the known section
+    denoise: bool = True  # labels that are propagated
     kriging: bool = True
+    readout: bool = True  # a ridge fitted to the known section
     distance: bool = True  # edges across sections weigh by it
     depth: bool = True  # squared errors weigh by it
     correlation: float = 1.0  # gamma_1, of all terms of Pearson correlation with labels
@@ -96,7 +101,9 @@ class ASIGNConfig(Config):
 
 
 # the paper's own 3D model: a share of all spots known in training, labels and edges as they are
-PAPER = {"residual": False, "kriging": False, "distance": False, "depth": False, "known_train": 0.2}
+PAPER = dict.fromkeys(("residual", "denoise", "kriging", "readout", "distance", "depth"), False)
+PAPER |= {"known_train": 0.2}
+SHARES = {"network": 1.0, "propagation": 2.0, "kriging": 3.0, "readout": 2.0}  # a of eq. 6, at the start
 LENGTH = 0.7  # pitches: where the learned length of edges across sections starts
 
 
@@ -163,7 +170,9 @@ class ASIGN(Method):
     """Predict the labels of a stack of sections (N, G), one of which may be known."""
 
     UNIT = "stack"
-    NEEDS = frozenset({"patch", "relative", "levels", "graph", "cross", "start", "imputed"})
+    NEEDS = frozenset(
+        {"patch", "relative", "levels", "graph", "cross", "start", "denoised", "imputed", "readout"}
+    )
     PROTOCOLS = {
         "2d": {"cross_edges": False, "cross_layer": False, "residual": False, "intra": 12},
         "3d": {},
@@ -173,16 +182,18 @@ class ASIGN(Method):
         "no_cross_attention": {"cross_attention": False},  # Table II
         "no_gat": {"graph_attention": False},
         "no_gat_no_cross_attention": {"graph_attention": False, "cross_attention": False},
-        "known_10": {"known_train": 0.1},  # Table III: share of all spots known in training
-        "known_20": {"known_train": 0.2},
-        "known_30": {"known_train": 0.3},
+        "known_10": PAPER | {"known_train": 0.1},  # Table III: share of all spots known in training
+        "known_20": PAPER | {"known_train": 0.2},
+        "known_30": PAPER | {"known_train": 0.3},
         "shown_25": {"known_test": 0.25},  # ours: share of the known section that is measured
         "shown_50": {"known_test": 0.5},
         "no_cli": {"cross_layer": False},  # Table IV, 3D graph
         "graph_2d": {"cross_layer": False, "cross_edges": False},  # Table IV, 2D graph
         "no_cross_edges": {"cross_edges": False},
         "no_residual": {"residual": False},  # ours
+        "no_denoise": {"denoise": False},
         "no_kriging": {"kriging": False},
+        "no_readout": {"readout": False},
         "no_distance": {"distance": False},
         "no_depth": {"depth": False},
         "k_4_4": {"intra": 4, "cross": 4},  # Table S2
@@ -221,13 +232,18 @@ class ASIGN(Method):
                 for level, tokens in sizes.items()
             }
         )
+        self.register_buffer("depth", torch.ones(()))  # mean over the training spots
         if config.cross_layer:
-            self.factor = nn.Parameter(torch.tensor([-2.0, 0.0]))  # alpha of eq. 5, a log for each kind of edge
+            self.factor = nn.Parameter(
+                torch.tensor([-2.0, 0.0])
+            )  # alpha of eq. 5, a log for each kind of edge
             self.length = nn.Parameter(torch.tensor(LENGTH).log()) if config.distance else None
             self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
-            self.mix = nn.Parameter(torch.zeros(3 if config.kriging else 2, shape.genes))  # a of eq. 6
+            views = ["network", "propagation", *(v for v in ("kriging", "readout") if getattr(config, v))]
+            shares = torch.tensor([SHARES[view] for view in views] if len(views) > 2 else [1.0, 1.0])
+            self.mix = nn.Parameter(shares.log()[:, None].repeat(1, shape.genes))  # a of eq. 6
 
     @classmethod
     def needs(cls, config: ASIGNConfig) -> frozenset[str]:
@@ -235,18 +251,24 @@ class ASIGN(Method):
             "patch": config.encoder == "frozen",
             "relative": config.encoder != "frozen",
             "start": not config.residual,
+            "denoised": not (config.cross_layer and config.denoise),
             "imputed": not (config.cross_layer and config.kriging),
+            "readout": not (config.cross_layer and config.readout),
         }
         return cls.NEEDS - {field for field, idle in unused.items() if idle}
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels = {"spot": [], "region": [], "global": []}
+        labels, depths = {"spot": [], "region": [], "global": []}, []
         for batch in train:
-            labels["spot"].append(batch.expression - (batch.start if self.config.residual else 0.0))
+            rows = seen(batch.expression)
+            start = batch.start[rows] if self.config.residual else 0.0
+            labels["spot"].append(batch.expression[rows] - start)
+            depths.append(batch.depth[rows])
             for level in LEVELS:
                 labels[level].append(batch[f"{level}_expression"])
         for level, parts in labels.items():
             self.head[level].genes.start(torch.cat(parts))
+        self.depth.copy_(torch.cat(depths).mean())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         cell = {level: self.cell[level](batch[f"{level}_features"]) for level in LEVELS}
@@ -297,7 +319,7 @@ class ASIGN(Method):
 
     def _mixed(self, batch: Batch, network: Tensor) -> Tensor:
         """Mix what the network, propagation and kriging predict (eq. 5 and 6)."""
-        labels = batch.imputed if self.config.kriging else batch.expression
+        labels = batch.denoised if self.config.denoise else batch.expression
         weight = self.factor.exp()[batch.across.long()] * batch.edge_weight.clamp(min=1e-6)  # alpha e_ij
         if self.config.distance:
             apart = batch.registered[batch.edge_index].diff(dim=0)[0].norm(dim=1) / batch.pitch_um
@@ -307,6 +329,8 @@ class ASIGN(Method):
         views = [network, self.refine(spread)]
         if self.config.kriging:
             views.append(batch.imputed)
+        if self.config.readout:
+            views.append(batch.readout)
         return (self.mix.softmax(0)[:, None] * torch.stack(views)).sum(0)
 
     def predict(self, batch: Batch) -> Tensor:
@@ -324,9 +348,6 @@ class ASIGN(Method):
         c, scored = self.config, ~batch.known & seen(batch.expression)
         p_s, y_s = out["expression"][scored], batch.expression[scored]
         squares = (p_s - y_s) ** 2
-        if c.depth:
-            depth = batch.depth[scored, None].clamp(min=1)
-            squares = squares * depth / depth.mean()
         # a batch may lie in the known section alone
         error = squares.mean() if len(squares) else squares.sum()
         loss = error + c.correlation * c.pearson * pearson_loss(p_s, y_s)
@@ -335,11 +356,14 @@ class ASIGN(Method):
             labelled = seen(y_l)
             loss = loss + c.correlation * c.pearson_level * pearson_loss(p_l[labelled], y_l[labelled])
             loss = loss + c.consistency * pearson_loss(p_s, p_l[batch[f"{level}_parent"]][scored])
-        return loss
+        return loss * batch.depth[scored].mean() / self.depth if c.depth and scored.any() else loss
 
     def optimiser(self) -> torch.optim.Optimizer:
         c = self.config
-        return torch.optim.SGD(self.parameters(), lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay)
+        fast = [p for name, p in self.named_parameters() if name in ("mix", "factor", "length")]
+        slow = [p for name, p in self.named_parameters() if name not in ("mix", "factor", "length")]
+        groups = [{"params": slow}, {"params": fast, "lr": 10 * c.lr, "weight_decay": 0.0}]
+        return torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay)
 
     def rate(self, progress: float) -> float:
         return cosine_decay(progress)
