@@ -18,6 +18,7 @@ from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
 SHARED = "controls"  # the run that all models without training share
 
 KINDS = ("scores", "costs")
+ABLATIONS = ("asign_table2", "asign_table3", "asign_table4", "asign_tables2")  # read together by 07_ablations
 
 
 class Reported(Record):
@@ -75,7 +76,8 @@ class CostRow(Record):
     label: str
     model: str  # a file of stlib/models/, with @variant if wanted; its own settings, not those of a dataset
     protocol: Protocol
-    patch_px: int = Field(gt=0)  # side of a spot's patch, as the network sees it
+    patch_px: int = Field(default=0, ge=0)  # side of a spot's patch; 0: it takes none
+    absent: dict[str, str] = {}  # dataset -> why it cannot be measured there
     reported: Reported | None = None
 
 
@@ -196,7 +198,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
     ]
 
 
-def absences(table: Table, dataset: str) -> list[str]:
+def absences(table: Table | Costs, dataset: str) -> list[str]:
     """Say which rows a dataset does not allow, and why."""
     return [
         f"{row.label}, {row.protocol}, is not shown: {row.absent[dataset]}."
@@ -228,6 +230,7 @@ def fragment() -> str:
     """Return the part of the Makefile that follows from `tables/` and `params/`."""
     datasets = sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
     lines = ["# written by `python -m stlib.tables`", f"TABLES := {' '.join(names())}"]
+    lines.append(f"ABLATIONS := {' '.join(ABLATIONS)}")
     for name in names():
         table = load_table(name)
         lines += _goal(table, f"runs/tables/$(DATASET)/{name}/strict-s0/run.json")
