@@ -3,7 +3,8 @@
 A method is built with the settings of its own paper, its image encoder with random weights (they cost the
 same), and takes a few steps on locations of the dataset whose patches are noise of the wanted size. On a GPU
 the batch is measured as it is. On a CPU three small batches are (`SMALL`), and where the batch would take
-longer than `LONGEST_S`, they stand for it, see `stlib.cost`.
+longer than `LONGEST_S`, they stand for it, see `stlib.cost`. The shortest of several steps counts: other work
+on the machine only makes a step longer.
 
 Operations are those that PyTorch's counter knows: products of matrices, convolutions and attention, a
 multiplication and an addition being two. Memory on a GPU is what its allocator held at most; on a CPU
@@ -17,7 +18,6 @@ from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,7 +35,7 @@ from stlib.train import panel_of
 
 SMALL = (2, 4, 8)  # locations in the steps that a CPU takes
 LONGEST_S = 10.0  # a step that a CPU takes as it is
-REPEATS, ENOUGH_S = 5, 2.0  # steps whose median time counts, and when there are enough
+REPEATS, ENOUGH_S = 5, 2.0  # steps whose shortest time counts, and when there are enough
 
 
 class Step(NamedTuple):
@@ -208,7 +208,7 @@ class Bench:
             self.optimiser.step()
             update = memory.most_since()
         gflop = flops.get_total_flops() / 1e9
-        return Step(n, forward / 1e9, gflop, peak / 1e9, update / 1e9, float(np.median(times)))
+        return Step(n, forward / 1e9, gflop, peak / 1e9, update / 1e9, min(times))
 
     def steps(self, n: int) -> list[Step]:
         """Measure a batch of n, or, where a CPU would take too long for it, the small ones."""
@@ -217,8 +217,8 @@ class Bench:
             return [self.measure(n)]
         self.seconds(self.batch(SMALL[0]))
         small = [self.measure(size) for size in SMALL]
-        slope, start = np.polyfit(SMALL, [step.step_s for step in small], 1)
-        return [self.measure(n)] if start + slope * n < LONGEST_S else small
+        at_most = small[-1].step_s / SMALL[-1] * n  # what a step costs once, it costs here n / 8 times
+        return [self.measure(n)] if at_most < LONGEST_S else small
 
     def _held(self, batch: Batch) -> list[Tensor]:
         """Return what is in memory before a step: parameters, buffers, the optimiser's state, the batch."""

@@ -157,10 +157,8 @@ def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Colle
         last = min(start + rows, len(genes))
         ax.text(column, -0.4, f"{start + 1}-{last}", color=GREY, va="center")
         for row, gene in enumerate(genes[start:last]):
-            style = {"weight": "bold"} if gene in showcase else {}
-            ax.text(
-                column, row + 0.8, gene, va="center", color="black" if gene in everywhere else GREY, **style
-            )
+            hue = RED if gene in showcase else "black" if gene in everywhere else GREY
+            ax.text(column, row + 0.8, gene, va="center", color=hue)
     absent = sum(gene not in everywhere for gene in genes)
     said = f"{len(genes)} genes of the highest mean count over all sections, the highest first"
     if absent:
