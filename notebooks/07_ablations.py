@@ -9,7 +9,7 @@
 # %%
 from IPython.display import display
 
-from stlib import comparisons, figures, overviews, paths, show
+from stlib import comparisons, figures, metrics, overviews, paths, show
 from stlib.results import Run, parameters
 from stlib.scores import patient_scores
 from stlib.tables import ABLATIONS, load_table
@@ -57,8 +57,10 @@ for name, sentences in words.items():
 # %%
 folder = paths.RESULTS / p.dataset
 numbers = found.drop(columns="patients").round(4)
-text = "\n\n".join(f"**{name}**\n\n" + "\n".join(f"- {line}" for line in sentences) for name, sentences in words.items())
+lines = [f"Variant minus full model in the same {found['n'].max()} patients, {found['seeds'].max()} seeds averaged; p paired, after Holm.", ""]
+for name, sentences in words.items():
+    lines += [f"**{metrics.find(name).label}**", "", *(f"- {sentence}" for sentence in sentences), ""]
 print(figures.save(drawn, paths.FIGURES / p.dataset / "ablations.png").relative_to(paths.OUT))
 print(paths.write_text(folder / "ablations.csv", numbers.to_csv(index=False)).relative_to(paths.OUT))
-print(paths.write_text(folder / "ablations.md", text + "\n").relative_to(paths.OUT))
+print(paths.write_text(folder / "ablations.md", "\n".join(lines)).relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

@@ -103,5 +103,6 @@ if "3d" in params.folds:
 # %%
 for name, figure in drawn.items():
     print(figures.save(figure, paths.FIGURES / p.dataset / f"{name}.png").relative_to(paths.OUT))
-print(paths.write_text(paths.FIGURES / p.dataset / "asign_figure4.csv", tests.round(4).to_csv(index=False)).relative_to(paths.OUT))
+text = tests.to_csv(index=False, float_format="%.3g")
+print(paths.write_text(paths.FIGURES / p.dataset / "asign_figure4.csv", text).relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

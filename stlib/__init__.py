@@ -12,6 +12,9 @@ one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`
-numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
-pages                  `plots` and `figures`, `show`, `conditions` (of the runs), `rendered` (for browsing)
+numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
+tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
+what a step costs      `bench` (measures), `cost` (its table)
+figures                `plots` and `figures` (tissue), `charts` and `overviews` (numbers), `profile`
+pages                  `show`, `rendered` (for browsing)
 """

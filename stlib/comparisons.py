@@ -134,14 +134,14 @@ def in_words(found: pd.DataFrame, metric: str) -> list[str]:
         Which one.
     """
     what = {
-        "worse": "worse than the full model: what it lacks is worth something",
-        "better": "better than the full model: what it changes is worth something",
+        "worse": "worse: what the full model has instead is worth something",
+        "better": "better: the full model would gain by it",
         "unclear": "no difference that these patients show",
     }
     sentences = []
     for line in found[found["metric"] == metric].drop_duplicates("model").itertuples():
         if line.n < 2:
-            said = "one patient shows no spread, so nothing follows"
+            said = "one patient has no spread, so nothing follows"
         else:
             said = (
                 f"{what[line.verdict]} (95 % interval {line.low:+.3f} to {line.high:+.3f}, {_p(line.p_holm)})"

@@ -149,8 +149,8 @@ def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Colle
     """
     columns = min(MOST, max(1, int(DOUBLE_MM // (1.42 * max(map(len, genes)) + 3))))
     rows = -(-len(genes) // columns)
-    figure, ((ax,),) = grid(1, 1, DOUBLE_MM, 3.1 * (rows + 3) + 4)
-    ax.set(xlim=(0, columns), ylim=(rows + 2.5, -1.2))
+    figure, ((ax,),) = grid(1, 1, DOUBLE_MM, 3.1 * (rows + 5) + 4)
+    ax.set(xlim=(0, columns), ylim=(rows + 4.2, -1.2))
     ax.set_axis_off()
     for start in range(0, len(genes), rows):
         column = start // rows
@@ -159,11 +159,11 @@ def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Colle
         for row, gene in enumerate(genes[start:last]):
             hue = RED if gene in showcase else "black" if gene in everywhere else GREY
             ax.text(column, row + 0.8, gene, va="center", color=hue)
-    absent = sum(gene not in everywhere for gene in genes)
-    said = f"{len(genes)} genes of the highest mean count over all sections, the highest first"
-    if absent:
-        said += f"; grey: {absent} that at least one fold's own panel (strict) lacks"
+    said = {"black": f"{len(genes)} genes of the highest mean count over all sections, the highest first"}
+    if absent := sum(gene not in everywhere for gene in genes):
+        said[GREY] = f"{absent} that the own panel of at least one fold (strict) lacks"
     if shown := [gene for gene in showcase if gene in genes]:
-        said += f"; red: mapped in figures ({', '.join(shown)})"
-    ax.text(0, rows + 1.8, said, va="center")
+        said[RED] = f"mapped in figures: {', '.join(shown)}"
+    for line, (hue, text) in enumerate(said.items()):
+        ax.text(0, rows + 1.6 + line, text, va="center", color=hue, in_layout=False)
     return figure

@@ -91,6 +91,6 @@ def test_words_follow_from_the_verdict():
     line = {"label": "w/o a", "model": "asign@no_a", "metric": "mse", "mean": 0.2, "low": 0.1, "high": 0.3}
     line |= {"n": 4, "p_holm": 0.0001, "verdict": "worse"}
     (said,) = comparisons.in_words(pd.DataFrame([line]), "mse")
-    assert said.startswith("w/o a: +0.200, worse than the full model") and "p < 0.001" in said
+    assert said.startswith("w/o a: +0.200, worse: what the full model has") and "p < 0.001" in said
     (said,) = comparisons.in_words(pd.DataFrame([line | {"n": 1}]), "mse")
-    assert said == "w/o a: +0.200, one patient shows no spread, so nothing follows."
+    assert said == "w/o a: +0.200, one patient has no spread, so nothing follows."

@@ -66,4 +66,6 @@ def test_genes_stand_in_the_order_of_their_rank_and_say_who_lacks_them():
     assert [name for name in shown if name.startswith("G")] == genes
     assert shown["G22"].get_color() == overviews.GREY and shown["G03"].get_color() == overviews.RED
     assert shown["1-3"].get_position()[0] == 0 and shown["22-23"].get_position()[0] == 7
-    assert "grey: 1 that" in ax.texts[-1].get_text() and "(G03)" in ax.texts[-1].get_text()
+    *_, lacks, mapped = ax.texts
+    assert lacks.get_text().startswith("1 that the own panel") and lacks.get_color() == overviews.GREY
+    assert mapped.get_text() == "mapped in figures: G03" and mapped.get_color() == overviews.RED
