@@ -161,7 +161,7 @@ def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Colle
             ax.text(column, row + 0.8, gene, va="center", color=hue)
     said = {"black": f"{len(genes)} genes of the highest mean count over all sections, the highest first"}
     if absent := sum(gene not in everywhere for gene in genes):
-        said[GREY] = f"{absent} that the own panel of at least one fold (strict) lacks"
+        said[GREY] = f"{absent} that the strict panel of at least one fold lacks"
     if shown := [gene for gene in showcase if gene in genes]:
         said[RED] = f"mapped in figures: {', '.join(shown)}"
     for line, (hue, text) in enumerate(said.items()):

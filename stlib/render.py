@@ -88,7 +88,7 @@ def _tex(text: str) -> str:
     }
     signs |= {sign: rf"\{sign}" for sign in "&%$#_"}
     signs |= {"±": r"$\pm$", "‡": r"$\ddagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
-    signs |= {"γ": r"$\gamma$", "λ": r"$\lambda$", "×": r"$\times$", "²": "$^2$"}
+    signs |= {"γ": r"$\gamma$", "λ": r"$\lambda$", "≈": r"$\approx$"}
     return "".join(signs.get(sign, sign) for sign in text)
 
 

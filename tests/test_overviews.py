@@ -67,5 +67,5 @@ def test_genes_stand_in_the_order_of_their_rank_and_say_who_lacks_them():
     assert shown["G22"].get_color() == overviews.GREY and shown["G03"].get_color() == overviews.RED
     assert shown["1-3"].get_position()[0] == 0 and shown["22-23"].get_position()[0] == 7
     *_, lacks, mapped = ax.texts
-    assert lacks.get_text().startswith("1 that the own panel") and lacks.get_color() == overviews.GREY
+    assert lacks.get_text().startswith("1 that the strict panel") and lacks.get_color() == overviews.GREY
     assert mapped.get_text() == "mapped in figures: G03" and mapped.get_color() == overviews.RED

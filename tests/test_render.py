@@ -1,8 +1,9 @@
 """How a table is written, and what is said under it."""
 
 import pandas as pd
+import pytest
 
-from stlib import layout, render
+from stlib import layout, render, tables
 
 
 def test_markdown(table, found):
@@ -44,3 +45,10 @@ def test_csv_is_rounded_and_reads_back(table, found):
     back = pd.read_csv(pd.io.common.StringIO(text), comment="#").set_index(["label", "metric"])
     assert text.startswith("# one note\n") and len(back) == len(found)
     assert back.loc[("Good", "mse"), "mean"] == 0.156 and "-0.0," not in text
+
+
+@pytest.mark.parametrize("name", [*tables.names(), *tables.names("costs")])
+def test_every_declared_word_has_a_latex_form(name):
+    table = tables.load_table(name) if name in tables.names() else tables.load_costs(name)
+    words = [table.caption, *table.notes, *(row.label for row in table.rows), "≈ 2 ± 1 ‡"]
+    assert all(render._tex(word).isascii() for word in words)
