@@ -3,16 +3,18 @@
 #
 # **Question.** Is what we have what its source published?
 #
-# **In:** the raw files (downloaded, generated, or a local copy given as `data`). **Out:** one `.h5ad` with raw counts and one pyramidal
-# slide per section. **Time:** seconds on the toy; about half a minute per her2st slide, once.
+# **In:** the raw files (downloaded, generated, or a local copy given as `data`). **Out:** one `.h5ad` with
+# raw counts and one pyramidal slide per section. **Time:** seconds on the toy; about half a minute per her2st
+# slide, once.
 
 # %%
 import pandas as pd
 from IPython.display import display
 
-from stlib import datasets, figures, paths, show
+from stlib import datasets, overlays, paths, show
+from stlib.cell import parameters
 from stlib.expression import common_genes
-from stlib.results import Run, parameters
+from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.slide import Slide
 
@@ -22,14 +24,15 @@ data: str = ""        # folder with a local copy of the raw files; empty: downlo
 
 # %%
 p = parameters(globals(), "01_data")
-run = Run("data", p.dataset, data=p.data)
+run = Run("data", p.dataset, data=p.data).begin()
 params = run.params
 display(show.settings(params))
 
 # %% [markdown]
 # ## Every file is there, and is the file we mean
 #
-# The reader of this source fetches what is missing and refuses what does not fit: each error says what was needed, what was found, where, and what to do.
+# The reader of this source fetches what is missing and refuses what does not fit: each error says what was
+# needed, what was found, where, and what to do.
 
 # %%
 folder = datasets.raw_folder(params, p.data)
@@ -38,8 +41,8 @@ datasets.fetch(params, folder)
 # %% [markdown]
 # ## Each source ends in the same form
 #
-# Raw integer counts and centres in level-0 pixels per section; the slide beside them as a tiled pyramid that OpenSlide opens. Nothing is
-# normalised or dropped here.
+# Raw integer counts and centres in level-0 pixels per section; the slide beside them as a tiled pyramid that
+# OpenSlide opens. Nothing is normalised or dropped here.
 
 # %%
 manifest = datasets.prepare(params, folder)
@@ -77,13 +80,14 @@ thumbnails = {}
 for name in params.with_slide[:6]:
     with Slide(paths.slide_file(params.name, name)) as slide:
         thumbnails[name] = slide.thumbnail(um_per_px=max(slide.size_px) * slide.um_per_px.mean() / 300)[0]
-figure = figures.gallery(thumbnails)
+figure = overlays.gallery(thumbnails)
 display(figure)
 
 # %% [markdown]
 # ## Summary
 #
-# - Each section has its counts, its positions and, where a slide is at hand, its image, in one form for all sources.
+# - Each section has its counts, its positions and, where a slide is at hand, its image, in one form for all
+#   sources.
 # - The manifest holds a hash of each; every later result names it.
 
 # %%

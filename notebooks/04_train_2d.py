@@ -3,25 +3,27 @@
 #
 # **Question.** What can be read off the slide of a patient of whom nothing was measured?
 #
-# **In:** patches, features and graphs of 02; counts of the training patients. **Out:** predictions for every test spot, from a model that never saw the patient.
-# **Time:** about a minute per model on the toy and two cores; on her2st a GPU is wanted.
+# **In:** patches, features and graphs of 02; counts of the training patients. **Out:** predictions for every
+# test spot, from a model that never saw the patient. **Time:** about a minute per model on the toy and two
+# cores; on her2st a GPU is wanted.
 
 # %%
 from IPython.display import display
 
 from stlib import figures, metrics, paths, show
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.splits import folds
 
 # %% tags=["parameters"]
 dataset: str = "toy"     # a file in params/
-model: str = "asign"     # a file in stlib/models/, with @variant if wanted; "controls": all models without training
+model: str = "asign"     # a file in stlib/models/, with @variant if wanted; "controls": all untrained ones
 setting: str = "strict"  # strict, or published: the papers' own choices
 seed: int = 0            # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "04_train_2d")
-run = Run("2d", p.dataset, p.model, p.setting, p.seed)
+run = Run("2d", p.dataset, p.model, p.setting, p.seed).begin()
 params = run.params
 display(show.settings(params, run))
 
@@ -35,8 +37,8 @@ for member in run.members:
 # %% [markdown]
 # ## Who may look at what
 #
-# Folds are made of patients. Panel, scale and every choice come from training patients; the validation patient picks the epoch, then the model is trained
-# anew on all of them.
+# Folds are made of patients. Panel, scale and every choice come from training patients; the validation
+# patient picks the epoch, then the model is trained anew on all of them.
 
 # %% tags=["nbval-check-output"]
 print(show.folds(folds(params, run.step, run.setting)).to_string())
@@ -44,7 +46,8 @@ print(show.folds(folds(params, run.step, run.setting)).to_string())
 # %% [markdown]
 # ## Training
 #
-# Each fold builds its model anew. A finished fold and epoch are kept: a run that was killed goes on where it stood.
+# Each fold builds its model anew. A finished fold and epoch are kept: a run that was killed goes on where it
+# stood.
 
 # %%
 predictions, history = {}, {}
@@ -57,7 +60,8 @@ display(figures.training(history))
 # %% [markdown]
 # ## What it is worth
 #
-# Scores per patient; `pcc_per_gene` is the headline: across the spots *within* a section. A constant has none, and says so.
+# Scores per patient; `pcc_per_gene` is the headline: across the spots *within* a section. A constant has
+# none, and says so.
 
 # %% tags=["nbval-check-output"]
 scores = {member.model: metrics.overview(predictions[member]) for member in run.members}

@@ -3,14 +3,15 @@
 #
 # **Question.** What does the full model lose without one of its parts, in the same patients?
 #
-# **In:** the predictions of the runs of ASIGN's Tables II, III, IV and S2. **Out:** `results/<dataset>/ablations`, `figures/<dataset>/ablations.png`.
-# **Time:** seconds; nothing is trained.
+# **In:** the predictions of the runs of ASIGN's Tables II, III, IV and S2. **Out:**
+# `results/<dataset>/ablations`, `figures/<dataset>/ablations.png`. **Time:** seconds; nothing is trained.
 
 # %%
 from IPython.display import display
 
 from stlib import comparisons, figures, metrics, overviews, paths, show
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.scores import patient_scores
 from stlib.tables import ABLATIONS, load_table
 
@@ -26,9 +27,10 @@ display(show.settings(params))
 # %% [markdown]
 # ## Variant minus full model, patient by patient
 #
-# Patients differ more than methods do, so a variant is held against the full model within each patient. Seeds are averaged within a patient: its difference
-# is one number, and the interval over patients says what another patient may show. The interval over seeds says what another training may show; it does
-# not replace the first.
+# Patients differ more than methods do, so a variant is held against the full model within each patient.
+# Seeds are averaged within a patient: its difference is one number, and the interval over patients says
+# what another patient may show. The interval over seeds says what another training may show; it does not
+# replace the first.
 
 # %%
 tables = {name: load_table(name) for name in ABLATIONS}
@@ -40,8 +42,8 @@ display(drawn)
 # %% [markdown]
 # ## In words
 #
-# The paired test over patients is corrected for the number of variants (Holm). With few patients it finds little: "unclear" is no proof that a part does
-# nothing.
+# The paired test over patients is corrected for the number of variants (Holm). With few patients it finds
+# little: "unclear" is no proof that a part does nothing.
 
 # %% tags=["nbval-check-output"]
 words = {name: comparisons.in_words(found, name) for name in ("pcc_per_gene", "mse")}
@@ -57,7 +59,8 @@ for name, sentences in words.items():
 # %%
 folder = paths.RESULTS / p.dataset
 numbers = found.drop(columns="patients").round(4)
-lines = [f"Variant minus full model in the same {found['n'].max()} patients, {found['seeds'].max()} seeds averaged; p paired, after Holm.", ""]
+n, seeds = found["n"].max(), found["seeds"].max()
+lines = [f"Variant minus full model in the same {n} patients, {seeds} seeds averaged; p paired, after Holm.", ""]
 for name, sentences in words.items():
     lines += [f"**{metrics.find(name).label}**", "", *(f"- {sentence}" for sentence in sentences), ""]
 print(figures.save(drawn, paths.FIGURES / p.dataset / "ablations.png").relative_to(paths.OUT))

@@ -3,14 +3,15 @@
 #
 # **Question.** What does each method score, patient by patient, and does it beat a constant?
 #
-# **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as markdown, LaTeX, HTML and CSV. **Time:** seconds; nothing is
-# trained.
+# **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as
+# markdown, LaTeX, HTML and CSV. **Time:** seconds; nothing is trained.
 
 # %%
 from IPython.display import Markdown, display
 
 from stlib import conditions, layout, paths, render, show
-from stlib.results import Run, parameters
+from stlib.cell import parameters
+from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
 from stlib.tables import absences, load_table, runs_needed
 
@@ -20,7 +21,7 @@ table: str = "table1"  # a file in tables/
 
 # %%
 p = parameters(globals(), "08_tables")
-run = Run("tables", p.dataset, p.table)
+run = Run("tables", p.dataset, p.table).begin()
 params = run.params
 display(show.settings(params))
 
@@ -35,8 +36,8 @@ print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
 # %% [markdown]
 # ## The numbers
 #
-# Computed from predictions alone, by the same lines for every method. Reductions against the papers are printed under the table, and so is what is
-# known to be wrong with the reported numbers.
+# Computed from predictions alone, by the same lines for every method. Reductions against the papers are
+# printed under the table, and so is what is known to be wrong with the reported numbers.
 
 # %% tags=["nbval-check-output"]
 scores = patient_scores(declared, p.dataset)
@@ -66,8 +67,10 @@ display(report)
 # %%
 folder = paths.RESULTS / p.dataset
 for suffix, render_as in render.RENDERERS.items():
-    print(paths.write_text(folder / f"{p.table}.{suffix}", render_as(laid)).relative_to(paths.OUT))
+    written = paths.write_text(folder / f"{p.table}.{suffix}", render_as(laid))
+    print(written.relative_to(paths.OUT))
 patients = by_patient(declared, p.dataset, scores).round(declared.decimals)
-print(paths.write_text(folder / f"{p.table}.patients.csv", patients.to_csv(index=False)).relative_to(paths.OUT))
+written = paths.write_text(folder / f"{p.table}.patients.csv", patients.to_csv(index=False))
+print(written.relative_to(paths.OUT))
 paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
 print(run.finish().relative_to(paths.OUT))

@@ -3,15 +3,17 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, prepared sections, and the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, prepared sections, and the registration. **Out:**
+# `figures/<dataset>/`. **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display
 
-from stlib import comparisons, figures, overviews, paths, show
+from stlib import comparisons, figures, overlays, overviews, paths, show
 from stlib.alignment import load_registration
+from stlib.cell import parameters
 from stlib.profile import panels, profile
-from stlib.results import Run, parameters
+from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
 from stlib.sections import load_sections
 from stlib.tables import load_table
@@ -21,7 +23,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "09_figures")
-run = Run("figures", p.dataset)
+run = Run("figures", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 
@@ -39,8 +41,9 @@ display(drawn["table1"])
 # %% [markdown]
 # ## Patient by patient (figure 4 of ASIGN)
 #
-# The paper's figure does not say what a sample is; here it is a patient. Welch's test treats the patients of two methods as different people, as the paper
-# does; the paired test beside it does not, and is corrected for the number of methods (Holm).
+# The paper's figure does not say what a sample is; here it is a patient. Welch's test treats the patients
+# of two methods as different people, as the paper does; the paired test beside it does not, and is
+# corrected for the number of methods (Holm).
 
 # %%
 patients = by_patient(table, p.dataset, scores)
@@ -65,7 +68,8 @@ for gene in params.showcase:
 # %% [markdown]
 # ## What the dataset holds (figure 6 of ASIGN)
 #
-# Spots are patches of the finest level; the region and the global level are the cells of a grid that hold a spot.
+# Spots are patches of the finest level; the region and the global level are the cells of a grid that hold a
+# spot.
 
 # %% tags=["nbval-check-output"]
 sections = load_sections(params, params.patient_of)
@@ -92,7 +96,7 @@ display(drawn["asign_figure8"])
 # %%
 if "3d" in params.folds:
     stack = max(params.sections.values(), key=len)
-    drawn["alignment"] = figures.alignment(params, stack, load_registration(p.dataset))
+    drawn["alignment"] = overlays.alignment(params, stack, load_registration(p.dataset))
     display(drawn["alignment"])
 
 # %% [markdown]

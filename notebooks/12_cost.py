@@ -1,16 +1,19 @@
 # %% [markdown]
 # # 12 Cost: what a training step takes
 #
-# **Question.** How many parameters, operations, bytes and seconds does a step of each method take, and how do they grow with the patch?
+# **Question.** How many parameters, operations, bytes and seconds does a step of each method take, and how
+# do they grow with the patch?
 #
-# **In:** prepared sections (`make prepare`), the declaration of the table. **Out:** `results/<dataset>/<table>`. **Time:** minutes; nothing is learned: encoders
-# have random weights, patches are noise.
+# **In:** prepared sections (`make prepare`), the declaration of the table. **Out:**
+# `results/<dataset>/<table>`. **Time:** minutes; nothing is learned: encoders have random weights, patches
+# are noise.
 
 # %%
 from IPython.display import Markdown, display
 
 from stlib import cost, paths, render, show
-from stlib.results import Run, device, parameters
+from stlib.cell import parameters
+from stlib.results import Run, device
 from stlib.tables import absences, load_costs
 
 # %% tags=["parameters"]
@@ -36,7 +39,8 @@ display(measured.round(3))
 # %% [markdown]
 # ## Lines through small batches
 #
-# A CPU takes steps of a few spots where the table's batch would take too long. How far the measured values lie from the line says how far to trust it.
+# A CPU takes steps of a few spots where the table's batch would take too long. How far the measured values
+# lie from the line says how far to trust it.
 
 # %%
 lines = cost.lines(declared, params, measured)

@@ -7,14 +7,16 @@ the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
-serial sections        `registration` (finds the maps), `alignment` (keeps and applies them)
+serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
+                       `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
-runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`
+runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
+                       `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what a step costs      `bench` (measures), `cost` (its table)
-figures                `plots` and `figures` (tissue), `charts` and `overviews` (numbers), `profile`
+figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
 pages                  `show`, `rendered` (for browsing)
 """

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
     "position registered array section patient layer row expression known depth counts features relative "
-    "neighbour_features neighbour_inside rate region_parent global_parent".split()
+    "neighbour_features neighbour_inside rate region_parent global_parent start imputed".split()
 )
 
 
@@ -67,14 +67,19 @@ class Batch(Data):
     region_features, region_parent, region_expression, region_edges (and global_...)
         NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each
         location (N,), the label of each cell (R, G), NaN where hidden, and which cells touch (2, E).
-    edge_index, edge_weight
-        NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,).
+    edge_index, edge_weight, across
+        NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,). With "cross"
+        in 3d also those in other sections, weight overlap + cosine similarity; `across` (E,) tells them apart.
     registered
-        NEEDS "cross": position in um in the frame of the stack's middle section (N, 2).
-    cross_index, cross_weight
-        NEEDS "cross": neighbours in other sections (2, E), weight overlap + cosine similarity (E,).
-    radius_um
-        NEEDS "cross": radius of the circle whose overlap is measured.
+        NEEDS "cross": position in um in the frame of the stack's middle section (N, 2); NaN where a section is
+        not proven to lie there.
+    radius_um, pitch_um
+        NEEDS "cross": radius of the circle whose overlap is measured, and distance of neighbouring spots.
+    start
+        NEEDS "start": mean label of the known spots of the stack (N, G); in training, where none is known, of all.
+    imputed
+        NEEDS "imputed": labels that the known ones let expect, see `stlib.kriging` (N, G); of known spots
+        theirs with less noise; NaN where none is known.
     rate, dispersion
         NEEDS "rate": expected counts of the panel (N, G) and their dispersion; only made data has them.
     """
@@ -89,10 +94,9 @@ def subset(batch: Batch, rows: Tensor) -> Batch:
     for key in SPOT_FIELDS:
         if key in batch:
             out[key] = batch[key][rows]
-    for kind in ("edge", "cross"):
-        if f"{kind}_index" in batch:
-            edges, kept = _relabel(batch[f"{kind}_index"], place)
-            out[f"{kind}_index"], out[f"{kind}_weight"] = edges, batch[f"{kind}_weight"][kept]
+    if "edge_index" in batch:
+        out.edge_index, kept = _relabel(batch.edge_index, place)
+        out.edge_weight, out.across = batch.edge_weight[kept], batch.across[kept]
     for level in LEVELS:
         if f"{level}_parent" in batch:
             cells, out[f"{level}_parent"] = out[f"{level}_parent"].unique(return_inverse=True)
@@ -101,7 +105,7 @@ def subset(batch: Batch, rows: Tensor) -> Batch:
             out[f"{level}_features"] = batch[f"{level}_features"][cells]
             out[f"{level}_expression"] = batch[f"{level}_expression"][cells]
             out[f"{level}_edges"], _ = _relabel(batch[f"{level}_edges"], place)
-    for key in ("radius_um", "dispersion"):
+    for key in ("radius_um", "pitch_um", "dispersion"):
         if key in batch:
             out[key] = batch[key]
     return out

@@ -4,19 +4,27 @@ For training the batches are shuffled and augmented; whole, each location comes 
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stlib import expression, features, graph
+from stlib import expression, features
 from stlib.alignment import load_registration
-from stlib.batch import LEVELS, Batch, Shape, hide, subset
+from stlib.batch import Batch, Shape, hide, subset
+from stlib.blocks import kd_blocks
+from stlib.fields import section_fields, stack_fields
+from stlib.fingerprint import text_hash
+from stlib.kriging import Known, gene_covariance, krige
+from stlib.losses import seen
 from stlib.params import Params, nearest
 from stlib.sections import Section
 
 UNITS = ("spot", "section", "stack")
-NEEDS = ("patch", "features", "relative", "neighbours", "levels", "graph", "cross", "counts", "rate")
+NEEDS = tuple(
+    "patch features relative neighbours levels graph cross start imputed counts rate".split()
+)
 
 
 class Feed:
@@ -36,10 +44,14 @@ class Feed:
         In ``2d`` a stack has no edges between its sections.
     batch_size
         Locations per training batch at most.
+    frozen, intra, cross, known_train, known_test
+        See `stlib.models.Config`.
     hidden
         Sections whose counts must never be read: the test sections that are not known.
-    frozen
-        Encoder of the frozen features; "dataset": the one that the params file names.
+    measured
+        Known sections of test patients, of which a share of `known_test` is measured.
+    counted
+        Sections whose counts may say how genes vary together, slide or not.
     """
 
     def __init__(
@@ -52,14 +64,22 @@ class Feed:
         needs: frozenset[str],
         protocol: str,
         batch_size: int,
-        hidden: tuple[str, ...] = (),
         frozen: str = "dataset",
+        intra: int = 8,
+        cross: int = 12,
+        known_train: float | None = None,
+        known_test: float = 1.0,
+        hidden: tuple[str, ...] = (),
+        measured: tuple[str, ...] = (),
+        counted: Iterable[Section] = (),
     ):
         _check_words("UNIT", {unit}, UNITS)
         _check_words("NEEDS", needs, NEEDS)
         self.params, self.sections, self.panel = params, sections, panel
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
-        self.hidden = set(hidden)
+        self.intra, self.cross = intra, cross
+        self.known_train, self.known_test = known_train, known_test
+        self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
         self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
         self.order = {name: index for index, name in enumerate(sections)}
         patients = list(dict.fromkeys(section.patient for section in sections.values()))
@@ -67,6 +87,7 @@ class Feed:
         self._parts: dict[str, dict[str, Tensor]] = {}
         self._groups: dict[tuple[str, ...], Batch] = {}
         self._patches: dict[str, np.ndarray] = {}  # memory maps
+        self._kriged: dict[tuple, Tensor] = {}
 
     @property
     def shape(self) -> Shape:
@@ -94,9 +115,10 @@ class Feed:
         for group in self._grouped(names):
             batch = self._group(group)
             section_known = torch.tensor([name in known for name in self.sections])
-            batch.known = section_known[batch.section]
+            batch.known = section_known[batch.section] & seen(batch.expression)
             if not labelled:
                 batch = hide(batch, ~batch.known)
+            self._add_known(batch, group)
             rows = torch.arange(len(batch.row))
             size = self.batch_size if self.unit == "spot" else len(rows)
             for part in rows.split(size):
@@ -105,13 +127,15 @@ class Feed:
     def training(self, names: Iterable[str], generator: torch.Generator) -> Iterator[Batch]:
         """Yield the named sections once in shuffled batches, patches turned and mirrored at random.
 
-        In the protocol 3d one measured section of each stack plays the known one, drawn anew each time, so
-        that training asks what the test will ask; of a single section half the spots do.
+        In the protocol 3d one section of each stack plays the known one, drawn anew each time, so that
+        training asks what the test will ask; a single section has no known one. With `known_train` that share
+        of all spots is known instead, as in ASIGN's paper.
         """
         groups = self._grouped(names)
         for index in torch.randperm(len(groups), generator=generator).tolist():
             batch = self._group(groups[index])
             batch.known = self._draw_known(batch, generator)
+            self._add_known(batch, groups[index])
             for rows in self._blocks(batch, generator):
                 part = self._with_patches(subset(batch, rows))
                 if "patch" in self.needs:
@@ -134,13 +158,15 @@ class Feed:
         return [tuple(sorted(stack, key=lambda name: self.sections[name].layer)) for stack in stacks.values()]
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        n = len(batch.row)
+        labelled = seen(batch.expression)
         if self.protocol != "3d" or self.unit != "stack":
-            return torch.zeros(n, dtype=torch.bool)
+            return torch.zeros_like(labelled)
+        if self.known_train is not None:
+            return (torch.rand(len(labelled), generator=generator) < self.known_train) & labelled
         present = batch.section.unique()
         if len(present) == 1:
-            return torch.rand(n, generator=generator) < 0.5
-        return batch.section == present[torch.randint(len(present), (), generator=generator)]
+            return torch.zeros_like(labelled)
+        return (batch.section == present[torch.randint(len(present), (), generator=generator)]) & labelled
 
     def _blocks(self, batch: Batch, generator: torch.Generator) -> Iterable[Tensor]:
         """Cut a group into batches: spots at random, sections and stacks into connected pieces of tissue."""
@@ -148,7 +174,7 @@ class Feed:
         if self.unit == "spot":
             return torch.randperm(n, generator=generator).tensor_split(-(-n // self.batch_size))
         place = batch.registered if "registered" in batch else batch.position
-        return kd_blocks(place, self.batch_size, generator)
+        return kd_blocks(place.nan_to_num(), self.batch_size, generator)
 
     def _group(self, names: tuple[str, ...]) -> Batch:
         """Return sections side by side, without patches; made once."""
@@ -169,96 +195,80 @@ class Feed:
                 tensors = [tensor + int(offset) for tensor, offset in zip(tensors, offsets, strict=True)]
             batch[key] = torch.cat(tensors, -1 if key.endswith(("_edges", "edge_index")) else 0)
         if "cross" in self.needs and self.protocol == "3d":
-            self._add_cross(batch, names)
+            sections = [self.sections[name] for name in names]
+            aligned = load_registration(self.params.name)
+            for key, value in stack_fields(
+                self.params, sections, aligned, batch.features, self.intra, self.cross
+            ).items():
+                batch[key] = value
+        elif "edge_index" in batch:
+            batch.across = torch.zeros(batch.edge_index.shape[1], dtype=torch.bool)
         if "rate" in self.needs:
             batch.dispersion = self.sections[names[0]].dispersion
         return batch
 
     def _part(self, name: str) -> dict[str, Tensor]:
-        """Return the fields of one section as tensors; made once."""
+        """Return the fields of one section; made once."""
         if name not in self._parts:
-            self._parts[name] = self._make_part(name)
+            section = self.sections[name]
+            fields = section_fields(
+                self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra
+            )
+            fields["section"] = torch.full((len(section),), self.order[name])
+            fields["patient"] = torch.full((len(section),), self.patients[section.patient])
+            self._parts[name] = fields
         return self._parts[name]
 
-    def _make_part(self, name: str) -> dict[str, Tensor]:
-        section, params = self.sections[name], self.params
-        n = len(section)
-        part = {
-            "position": torch.from_numpy(section.position),
-            "array": torch.from_numpy(section.array),
-            "section": torch.full((n,), self.order[name]),
-            "patient": torch.full((n,), self.patients[section.patient]),
-            "layer": torch.full((n,), section.layer),
-            "row": torch.arange(n),
-        }
-        counts = None if name in self.hidden else expression.panel_counts(section, self.panel)
-        nowhere = torch.full((n, len(self.panel)), torch.nan)
-        part["expression"] = (
-            nowhere if counts is None else torch.from_numpy(expression.log_proportion(counts))
-        )
-        part["depth"] = (
-            torch.full((n,), torch.nan)
-            if counts is None
-            else torch.from_numpy(np.asarray(section.counts.sum(1), np.float32).ravel())
-        )
-        if self.needs & {"features", "relative", "cross", "neighbours"}:
-            part["features"] = self._features(section, "spot")
-        if "relative" in self.needs:
-            part["relative"] = standardised(part["features"])
-        if "counts" in self.needs:
-            part["counts"] = nowhere if counts is None else torch.from_numpy(counts.astype(np.float32))
-        if "neighbours" in self.needs:
-            around, inside = features.neighbours(params, section, self.encoder)
-            part["neighbour_features"] = torch.from_numpy(np.array(around))
-            part["neighbour_inside"] = torch.from_numpy(inside)
-        if "levels" in self.needs:
-            for level in LEVELS:
-                part |= self._level(section, level, counts)
-        if "graph" in self.needs:
-            pitch_px = section.pitch_um / section.um_per_px.mean()
-            edges, distance = graph.knn_graph(section.position, params.graph.intra)
-            edges, weight = graph.symmetric(edges, pitch_px / np.maximum(distance, 1e-6))
-            part["edge_index"], part["edge_weight"] = (
-                torch.from_numpy(edges),
-                torch.from_numpy(weight).float(),
-            )
-        if "rate" in self.needs:
-            if section.rate is None:
-                raise ValueError(
-                    f"section '{name}': true rates are known for made data alone; `oracle` cannot run on it"
-                )
-            part["rate"] = torch.from_numpy(section.rate[:, section.columns(self.panel)])
-        return part
+    def _seen(self, section: Section) -> np.ndarray:
+        """Return the locations whose counts may be read (N,): all, none, or a share of the measured section."""
+        seen = np.full(len(section), section.name not in self.hidden)
+        if section.name in self.measured and self.known_test < 1:
+            rng = np.random.default_rng(int(text_hash(section.name)[:15], 16))
+            seen &= rng.permutation(len(section)) < round(self.known_test * len(section))
+        return seen
 
-    def _features(self, section: Section, level: str) -> Tensor:
-        return torch.from_numpy(np.array(features.features(self.params, section, level, self.encoder)))
+    def _add_known(self, batch: Batch, names: tuple[str, ...]) -> None:
+        """Add what follows from the known labels of a whole group."""
+        if "start" in self.needs:
+            rows = batch.known if batch.known.any() else seen(batch.expression)
+            batch.start = batch.expression[rows].mean(0).expand_as(batch.expression)
+        if "imputed" in self.needs:
+            batch.imputed = self._imputed(batch, names)
 
-    def _level(self, section: Section, level: str, counts: np.ndarray | None) -> dict[str, Tensor]:
-        parents, cells = graph.grid_parents(section.position, self.params.levels[level].px)
-        label = np.full((len(cells), len(self.panel)), np.nan, np.float32)
-        if counts is not None:
-            label = expression.log_proportion(expression.sum_over(parents, counts, len(cells)))
-        return {
-            f"{level}_parent": torch.from_numpy(parents),
-            f"{level}_features": standardised(self._features(section, level)),
-            f"{level}_expression": torch.from_numpy(label),
-            f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
-        }
+    def _imputed(self, batch: Batch, names: tuple[str, ...]) -> Tensor:
+        """Return the labels that the known ones let expect (N, G); without a known one NaN."""
+        known = batch.known
+        if not known.any():
+            return torch.full_like(batch.expression, torch.nan)
+        key = names, tuple(batch.section[known].unique().tolist()), int(known.sum())
+        if key not in self._kriged:
+            self._kriged[key] = self._krige(batch, known)
+        return self._kriged[key]
 
-    def _add_cross(self, batch: Batch, names: tuple[str, ...]) -> None:
-        aligned = load_registration(self.params.name)
-        registered = np.concatenate([aligned[name].to_um(self.sections[name].position) for name in names])
-        batch.registered = torch.from_numpy(registered)
-        um_per_px = float(np.mean(self.sections[names[0]].um_per_px))
-        batch.radius_um = self.params.graph.radius_px * um_per_px
-        edges, weight = graph.cross_graph(
-            registered,
-            batch.section.numpy(),
-            batch.features.numpy(),
-            radius=batch.radius_um,
-            k=self.params.graph.cross,
-        )
-        batch.cross_index, batch.cross_weight = torch.from_numpy(edges), torch.from_numpy(weight).float()
+    def _krige(self, batch: Batch, known: Tensor) -> Tensor:
+        place = (batch.registered if "registered" in batch else batch.position) / batch.pitch_um
+        measured = Known(*(field[known] for field in (
+            place, batch.relative, batch.counts, batch.expression, batch.depth
+        )))  # fmt: skip
+        own = gene_covariance(measured.counts, measured.labels)
+        patient = self.sections[list(self.order)[int(batch.section[0])]].patient
+        others = [found for name, found in self._covariances.items() if name != patient]
+        total = sum(number for _, number in others)
+        common = sum(covariance * number for covariance, number in others) / total if total else own
+        return krige(measured, place, batch.relative, (own + common) / 2)
+
+    @cached_property
+    def _covariances(self) -> dict[str, tuple[Tensor, int]]:
+        """Patient -> covariance of the genes within its counted sections, and their locations."""
+        found: dict[str, tuple[Tensor, int]] = {}
+        for section in self.counted:
+            counts = torch.from_numpy(expression.panel_counts(section, self.panel))
+            labels = torch.from_numpy(expression.log_proportion(counts.numpy())).double()
+            before, number = found.get(section.patient, (torch.zeros(()), 0))
+            total = number + len(section)
+            here = gene_covariance(counts, labels)
+            found[section.patient] = (before * number + here * len(section)) / total, total
+        return found
 
     def _with_patches(self, batch: Batch) -> Batch:
         """Read the patches of a batch from the cache, section by section."""
@@ -280,35 +290,6 @@ def _check_words(name: str, words: Iterable[str], known: tuple[str, ...]) -> Non
     for word in words:
         if word not in known:
             raise ValueError(f"{name} of a method: '{word}' is unknown (nearest: {nearest(word, known)})")
-
-
-def standardised(x: Tensor) -> Tensor:
-    """Return features (N, D) with mean 0 and deviation 1 over their rows; a constant one becomes 0."""
-    return (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)
-
-
-def kd_blocks(position: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Cut points into connected pieces of at most `size`, halving along a random direction each time.
-
-    Every point is in one piece. O(N log^2 N).
-
-    Parameters
-    ----------
-    position
-        (N, 2).
-    size
-        Points per piece at most.
-    """
-    waiting, blocks = [torch.arange(len(position))], []
-    while waiting:
-        rows = waiting.pop()
-        if len(rows) <= size:
-            blocks.append(rows)
-            continue
-        angle = torch.rand((), generator=generator) * torch.pi
-        along = position[rows] @ torch.stack([angle.cos(), angle.sin()]).to(position.dtype)
-        waiting += [rows[half] for half in along.argsort().tensor_split(2)]
-    return [blocks[index] for index in torch.randperm(len(blocks), generator=generator).tolist()]
 
 
 def augment(patch: Tensor, generator: torch.Generator) -> Tensor:

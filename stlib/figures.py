@@ -19,19 +19,14 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from stlib import metrics, paths, plots
-from stlib.alignment import Registration, rescale
 from stlib.params import Params
 from stlib.plots import DOUBLE_MM, SINGLE_MM
 from stlib.plots import grid as _grid
 from stlib.predictions import Predictions
-from stlib.registration import warp
 from stlib.scores import Load, read_run
-from stlib.sections import Section, load_sections
-from stlib.slide import Slide
 from stlib.tables import Table, rows_for, runs_of
 
 DPI = 160  # of a saved figure; at a column's real width
-OVERLAY_UM = 16  # um per px of the overlays
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -190,95 +185,6 @@ def section_maps(predictions: Predictions, gene: str, params: Params, model: str
     axes[0, 0].set_ylabel("measured")
     axes[1, 0].set_ylabel(model)
     _colour_bar(figure, axes, f"{gene}, log proportion")
-    return figure
-
-
-# ---- slides ----------------------------------------
-
-
-def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
-    """Draw images (h, w, 3) side by side, each under its name."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    width = min(DOUBLE_MM / columns, 34)
-    tallest = max(image.shape[0] / image.shape[1] for image in images.values())
-    figure, axes = _grid(rows, columns, width * columns, rows * (width * tallest + 5))
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
-        ax.imshow(image, interpolation="antialiased")
-        ax.set_title(name)
-    return figure
-
-
-def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:
-    """Draw a slide, its spots as circles of their true size, and a value at each of them.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    section
-        With a slide.
-    values
-        One per spot (N,).
-    label
-        Of the colour bar.
-    """
-    with Slide(paths.slide_file(params.name, section.name)) as slide:
-        image, scale = slide.thumbnail(OVERLAY_UM / 2)
-    places = section.position * section.um_per_px
-    figure, ((left, right),) = _grid(1, 2, 130, 62)
-    plots.picture(image, scale * section.um_per_px, left)
-    left.set_title(f"slide {section.name} and its {len(section)} spots")
-    plots.outlines(places, section.size_um, left, "black")
-    plots.gene_map(values, places, right, *plots.shared_limits(values), 0.9 * section.pitch_um)
-    _colour_bar(figure, np.array([right]), label)
-    return figure
-
-
-def alignment(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
-    """Draw each section of a stack over the middle one, as it lies and aligned, and all spots in one frame.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    stack
-        Its sections, in cutting order.
-    registrations
-        Section -> map to the middle one.
-    """
-    images, scales, um_per_px = {}, {}, {}
-    for name in stack:
-        with Slide(paths.slide_file(params.name, name)) as slide:
-            images[name], scales[name] = slide.thumbnail(OVERLAY_UM)
-            um_per_px[name] = slide.um_per_px
-    middle = stack[len(stack) // 2]
-    others = [name for name in stack if name != middle]
-    fixed = images[middle]
-    width = min(DOUBLE_MM / (len(others) + 1), 46)
-    height = 2 * (width * fixed.shape[0] / fixed.shape[1] + 5)
-    figure, axes = _grid(2, len(others) + 1, width * (len(others) + 1), height)
-    for name, (above, under) in zip(others, axes.T, strict=False):
-        as_it_lies = rescale(np.eye(2, 3), 1 / um_per_px[name], 1 / um_per_px[middle])
-        pairs = ((above, as_it_lies, "as it lies"), (under, registrations[name].matrix, "aligned"))
-        for ax, matrix, title in pairs:
-            small = rescale(matrix, 1 / scales[name], 1 / scales[middle])
-            glass = float(np.quantile(images[name], 0.95))
-            plots.overlay(fixed, warp(images[name], small, fixed.shape[:2], fill=glass), ax)
-            ax.set_title(f"{name} on {middle}, {title}")
-    sections = load_sections(params, stack)
-    hues = plt.get_cmap("plasma")(np.linspace(0, 0.85, len(stack)))
-    for ax, title in zip(axes[:, -1], ("spots as they lie", "spots aligned"), strict=True):
-        for hue, (name, section) in zip(hues, sections.items(), strict=True):
-            own = section.position * section.um_per_px
-            places = own if ax is axes[0, -1] else registrations[name].to_um(section.position)
-            plots.outlines(places, section.size_um, ax, hue, name)
-        ax.set(xlim=(0, fixed.shape[1] * OVERLAY_UM), ylim=(fixed.shape[0] * OVERLAY_UM, 0), title=title)
-        ax.set_axis_off()
-    handles = [Line2D([], [], marker="o", ls="none", mfc="none", color=hue) for hue in hues]
-    figure.legend(handles, stack, loc="outside lower center", ncols=len(stack))
     return figure
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
+
+from stlib.losses import seen
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -31,22 +33,49 @@ class Standardise(nn.Module):
 
 
 class Pixels(nn.Module):
-    """Turn patches (N, 3, P, P) of 0 to 255 into floats with mean 0 and deviation 1; default: ImageNet's."""
+    """Turn patches (N, 3, P, P) of 0 to 255 into floats with mean 0 and deviation 1; default: ImageNet's.
+
+    Parameters
+    ----------
+    mean, std
+        Of each channel, in shares of 255.
+    side
+        Pixels p a side to which a patch is averaged; 0: as it was cut, p = P.
+    """
 
     def __init__(
-        self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+        self,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        side: int = 0,
     ) -> None:
         super().__init__()
+        self.side = side
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, patch: Tensor) -> Tensor:
-        """Return floats (N, 3, P, P)."""
-        return (patch - self.mean) / self.std
+        """Return floats (N, 3, p, p)."""
+        pixels = (patch - self.mean) / self.std
+        return adaptive_avg_pool2d(pixels, self.side) if self.side else pixels
 
 
 class GeneHead(nn.Linear):
     """Map to genes in float32, also under autocast: near a label of -6, bfloat16 has steps of 0.03."""
+
+    def start(self, labels: Tensor) -> None:
+        """Let the bias be the mean of training labels (M, G); rows with NaN (hidden labels) are left out.
+
+        Raises
+        ------
+        ValueError
+            If no row has a label.
+        """
+        labels = labels[seen(labels)]
+        if not len(labels):
+            raise ValueError("a model needs a training location with a label, found none; hide fewer labels")
+        with torch.no_grad():
+            self.bias.copy_(labels.double().mean(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., G) float32 from (..., d)."""

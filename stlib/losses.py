@@ -1,9 +1,46 @@
-"""Loss terms with a formula of their own: correlations, and likelihoods of counts."""
+"""Loss terms: squares and correlations, of labelled locations alone, and likelihoods of counts."""
 
 import torch
 from torch import Tensor
 
 EPS = 1e-8  # under the root, as in ASIGN's released loss
+
+
+def seen(label: Tensor) -> Tensor:
+    """Return which rows of labels (N, G) can be learned from (N,): those without NaN, which hides a label."""
+    return ~label.isnan().any(1)
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Return the mean squared error of a prediction.
+
+    Parameters
+    ----------
+    a, b
+        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out.
+
+    Returns
+    -------
+    Tensor
+        Scalar; zero without any row.
+    """
+    rows = seen(b)
+    if not rows.any():
+        return a.sum() * 0
+    return ((a[rows] - b[rows]) ** 2).mean()
+
+
+def mse_and_pearson(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Return `mse` plus `share` times `pearson_loss_per_gene`: what EGN, EGGN and SGN learn from.
+
+    Parameters
+    ----------
+    a, b
+        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out.
+    share
+        Weight of the correlation.
+    """
+    return mse(a, b) + share * pearson_loss_per_gene(a, b)
 
 
 def pearson_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -19,10 +56,10 @@ def pearson_loss(a: Tensor, b: Tensor) -> Tensor:
     Tensor
         Scalar in [0, 2]; zero without any row.
     """
-    seen = ~b.isnan().any(1)
-    if not seen.any():
+    rows = seen(b)
+    if not rows.any():
         return a.sum() * 0
-    a, b = a[seen], b[seen]
+    a, b = a[rows], b[rows]
     a = a - a.mean(1, keepdim=True)
     b = b - b.mean(1, keepdim=True)
     r = (a * b).sum(1) / ((a**2).sum(1) * (b**2).sum(1) + EPS).sqrt()
@@ -43,11 +80,11 @@ def pearson_loss_per_gene(a: Tensor, b: Tensor) -> Tensor:
     Tensor
         Scalar in [0, 2]; zero without any gene that varies.
     """
-    seen = ~b.isnan().any(1)
-    varies = (b[seen] != b[seen][:1]).any(0)
+    rows = seen(b)
+    varies = (b[rows] != b[rows][:1]).any(0)
     if not varies.any():
         return a.sum() * 0
-    a, b = a[seen][:, varies], b[seen][:, varies]
+    a, b = a[rows][:, varies], b[rows][:, varies]
     a = a - a.mean(0)
     b = b - b.mean(0)
     r = (a * b).sum(0) / ((a**2).sum(0) * (b**2).sum(0) + EPS).sqrt()

@@ -5,7 +5,6 @@ file, the key and the nearest right one.
 """
 
 import difflib
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from types import UnionType
@@ -68,20 +67,34 @@ class Panel(Record):
     """The genes that are predicted: the `size` genes of highest mean raw count."""
 
     size: int = Field(gt=0)
+    choice: Literal["setting", "published"] = "setting"  # published: all sections choose, also under strict
 
 
 class Graph(Record):
-    """Neighbours within a section, and across sections after registration."""
+    """What the graph across sections depends on, besides the settings of a model."""
 
-    intra: int = Field(gt=0)  # nearest spots of the same section
-    cross: int = Field(gt=0)  # spots of other sections with the largest overlap + cosine similarity
     radius_px: float = Field(gt=0)  # of the circle whose overlap is measured, level-0 px
 
 
-class Registration(Record):
-    """Resolution of the alignment between sections."""
+class Matcher(Record):
+    """Weights of XFeat, which the route ``ants`` matches with: .pt with tensors alone, or .safetensors."""
 
+    source: str  # a file below the folder of data, or an https:// address
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Registration(Record):
+    """How the sections of a block are aligned; see `stlib.registration`."""
+
+    route: Literal["robust", "ants"] = "robust"  # ants: as in ASIGN's paper
     um_per_px: float = Field(gt=0)  # of the finest stage
+    xfeat: Matcher | None = None  # None: the route ants starts as robust does, and says so
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Registration":
+        if self.route == "robust" and self.xfeat is not None:
+            raise ValueError("xfeat is used by the route ants alone, found route robust; remove one of them")
+        return self
 
 
 class Training(Record):
@@ -125,13 +138,13 @@ class Params(Record):
     expect: Expect | None = None
     notes: list[str] = []  # reductions against the papers; printed in every caption
 
-    @cached_property
+    @property
     def patient_of(self) -> dict[str, str]:
         """Section -> patient, for all sections whose counts may be read."""
         pairs = chain(self.sections.items(), self.counts_only.items())
         return {section: patient for patient, sections in pairs for section in sections}
 
-    @cached_property
+    @property
     def with_slide(self) -> tuple[str, ...]:
         """Sections that have a slide: those that are trained on and predicted."""
         return tuple(chain.from_iterable(self.sections.values()))

@@ -4,7 +4,8 @@
     runs/<step>/<dataset>/                                   a step that prepares data, or draws results
 
 `run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which
-files the run was made of.
+files the run was made of. A run is stamped with what it was made of when it began: what is edited while it
+computes is not what it computed with.
 """
 
 import json
@@ -23,7 +24,7 @@ from typing import Any
 import pandas as pd
 
 from stlib import fingerprint, paths
-from stlib.params import Params, Record, Setting, load_params, nearest, parse
+from stlib.params import Params, load_params
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
 from stlib.tables import ABLATIONS, SHARED, load_costs, load_table, runs_needed
@@ -39,53 +40,6 @@ CONTROLS = {
     "3d": ("mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity", "oracle"),
 }
 VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
-
-
-class Parameters(Record):
-    """What the parameters cell of a notebook may hold. A misspelt name is refused."""
-
-    dataset: str
-    model: str = ""
-    setting: Setting = "strict"
-    seed: int = 0
-    data: str = ""
-    table: str = ""
-    missing: str = "refuse"
-
-
-def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
-    """Read the parameters of a notebook from its names, and refuse what it does not declare.
-
-    papermill only logs an unknown parameter and goes on with the defaults; here it ends the run.
-
-    Parameters
-    ----------
-    cell
-        ``globals()`` of the notebook, right after its parameters cell: every plain value is a parameter.
-    notebook
-        Its name, e.g. ``04_train_2d``.
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not one of the notebook's own, or of another type.
-    """
-    hidden = {"In", "Out"}
-    plain = {key: value for key, value in cell.items() if not key.startswith("_") and key not in hidden
-             and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
-    declared = _declared(notebook)
-    for key in plain.keys() - declared:
-        raise ValueError(
-            f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
-        )
-    return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
-
-
-def _declared(notebook: str) -> set[str]:
-    """Return the names that the parameters cell of a notebook assigns."""
-    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
-    (cell,) = [cell for cell in cells if 'tags=["parameters"]' in cell.splitlines()[0]]
-    return {line.split(":")[0].split("=")[0].strip() for line in cell.splitlines()[1:] if "=" in line}
 
 
 @dataclass(frozen=True)
@@ -150,7 +104,16 @@ class Run:
         """Whether this is the one run of all controls."""
         return self.model == SHARED
 
-    @property
+    def begin(self) -> "Run":
+        """Fix what the run and its members are made of, before anything is computed; return the run.
+
+        Without it that is fixed when it is first asked for, at the latest by `finish`.
+        """
+        for run in (self, *self.members):
+            _ = run.fingerprint, run.source
+        return self
+
+    @cached_property
     def members(self) -> "list[Run]":
         """The run itself, or one run for each control that fits the protocol and the data."""
         if not self.shared:
@@ -178,6 +141,7 @@ class Run:
             "figures": [
                 "stlib.comparisons",
                 "stlib.figures",
+                "stlib.overlays",
                 "stlib.overviews",
                 "stlib.profile",
                 "stlib.scores",
@@ -220,7 +184,7 @@ class Run:
         lock = fingerprint.file_hash(paths.LOCK)
         return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files, lock)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Fingerprint of the recipe and of the notebook's code."""
         return fingerprint.text_hash(self.recipe, fingerprint.notebook_hash(NOTEBOOK[self.step]))
@@ -233,7 +197,7 @@ class Run:
             and (not self.data or self.source == json.loads(self.record.read_text())["source"])
         )
 
-    @property
+    @cached_property
     def source(self) -> str:
         """Which raw files the step `data` reads, if told a folder; without one, what was read stands."""
         return fingerprint.listing_hash(Path(self.data)) if self.data else ""
@@ -295,6 +259,9 @@ class Run:
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
+        Where a new run would no longer be the same, the record takes the time of its beginning, so that Make,
+        which compares times, makes it again.
+
         Parameters
         ----------
         content
@@ -326,6 +293,9 @@ class Run:
         }
         with paths.replacing(self.record) as temporary:
             temporary.write_text(json.dumps(about | content, indent=1, default=str))
+        if replace(self).fingerprint != self.fingerprint:
+            began = time.time() - (time.perf_counter() - self.started)
+            os.utime(self.record, (began, began))
         return self.record
 
 

@@ -13,13 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stlib.layers import Standardise
+
 Metric = Literal["l2", "l1", "cosine"]
 METRICS = {"l2": faiss.METRIC_L2, "l1": faiss.METRIC_L1, "cosine": faiss.METRIC_INNER_PRODUCT}
 
 KEPT = 64  # edge lists that a bank remembers
 
 
-class Bank(nn.Module):
+class AnySize(nn.Module):
+    """A module whose own buffers are loaded in the size that was saved: rows of any number of locations."""
+
+    def _forget(self) -> None:
+        """Drop what was computed from the buffers."""
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in list(self.named_buffers(recurse=False)):
+            if f"{prefix}{name}" in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=buffer.device))
+        self._forget()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Bank(AnySize):
     """Keep what can be retrieved, in buffers that are saved with the model.
 
     Rows are ordered by patient, so that all of one patient are a range that a search can leave out. What was
@@ -58,6 +74,23 @@ class Bank(nn.Module):
         rows = rows[patient[rows].argsort(stable=True)]
         self.features, self.expression, self.patient = features[rows].float(), expression[rows], patient[rows]
         self._forget()
+
+    def fill_standardised(
+        self, scale: Standardise, features: Tensor, expression: Tensor, patient: Tensor
+    ) -> None:
+        """Fit `scale` to training features (M, D), and take them and their labels (M, G), both standardised.
+
+        Parameters
+        ----------
+        scale
+            Brings queries to the same scale; it is part of the model.
+        patient
+            (M,).
+        """
+        label = Standardise(expression.shape[1])
+        label.fit(expression)
+        scale.fit(features)
+        self.fill(scale(features), label(expression), patient)
 
     def search(self, query: Tensor, k: int, patient: Tensor) -> Tensor:
         """Return the rows (N, k) nearest to each query, nearest first, none of the query's patient.
@@ -127,15 +160,6 @@ class Bank(nn.Module):
         self._index: faiss.Index | None = None
         self._found: dict[tuple[int, int, bytes], np.ndarray] = {}  # (k, patient, query) -> rows (k,)
         self._joined: dict[tuple[int, bytes], Tensor] = {}  # (k, rows) -> edge_index
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the size of the saved bank."""
-        for name in ("features", "expression", "patient"):
-            if f"{prefix}{name}" in state_dict:
-                device = getattr(self, name).device
-                setattr(self, name, torch.empty_like(state_dict[f"{prefix}{name}"], device=device))
-        self._forget()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def flat_index(features: Tensor, metric: Metric) -> faiss.Index:

@@ -37,6 +37,8 @@ class Fold:
         Measured sections of the test patients, shown to the model as input (3d).
     panel
         Sections whose counts choose the genes.
+    counted
+        Sections whose counts a model may use as statistics, with or without a slide: never a hidden one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Fold:
     test: tuple[str, ...]
     known: tuple[str, ...]
     panel: tuple[str, ...]
+    counted: tuple[str, ...]
 
 
 def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
@@ -79,14 +82,16 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
     counted = [
         s for patient, sections in params.counts_only.items() if patient not in tested for s in sections
     ]
-    panel = [s for patient in trained for s in params.sections[patient]] + counted + seen
+    counted = [s for patient in trained for s in params.sections[patient]] + counted + seen
+    everyone = setting == "published" or params.panel.choice == "published"
     return Fold(
         name=name,
         train=tuple(train),
         validation=tuple(held_back),
         test=tuple(test),
         known=tuple(known) if protocol == "3d" else (),
-        panel=tuple(params.patient_of) if setting == "published" else tuple(panel),
+        panel=tuple(params.patient_of) if everyone else tuple(counted),
+        counted=tuple(counted),
     )
 
 

@@ -28,6 +28,8 @@ from stlib.predictions import Predictions
 from stlib.sections import Section, load_sections
 from stlib.splits import Fold
 
+FED = ("batch_size", "frozen", "intra", "cross", "known_train", "known_test")  # settings that feed a model
+
 
 @dataclass(frozen=True)
 class Task:
@@ -82,7 +84,7 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     """
     params, fold = task.params, task.fold
     config = config_of(params, task.model, task.protocol)
-    touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel}
+    touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted}
     everything = load_sections(params, [name for name in params.patient_of if name in touched])
     panel = panel_of(params, fold, everything)
     kind = method(task.model)
@@ -93,9 +95,10 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
         unit=kind.UNIT,
         needs=kind.needs(config),
         protocol=task.protocol,
-        batch_size=config.batch_size,
         hidden=tuple(name for name in fold.test if name not in fold.known),
-        frozen=config.frozen,
+        measured=fold.known,
+        counted=[everything[name] for name in fold.counted],
+        **{name: getattr(config, name) for name in FED},
     )
 
     def new_model() -> Method:

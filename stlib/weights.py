@@ -53,10 +53,10 @@ def _read(file: Path, spec: "Spec") -> dict[str, "Tensor"]:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"encoder '{spec}': {file.name} holds more than tensors, and nothing but tensors is read "
-            '(weights_only). If you trust where it is from, convert it once: python -c "import torch; from '
-            f"safetensors.torch import save_file; d = torch.load('{file}', 'cpu', weights_only=False); "
-            "save_file({k: v.clone().contiguous() for k, v in d.get('state_dict', d).items()}, "
-            f"'{file.with_suffix('.safetensors')}')\" and write "
+            "(weights_only). To read the rest is to run code that whoever made the file chose. Only if you "
+            "trust them with your machine, open the file once with torch.load as PyTorch's manual describes, "
+            "write the tensors of its state dict with safetensors.torch.save_file to "
+            f"'{file.with_suffix('.safetensors')}', and name that file: "
             f"'{spec.model}@{spec.origin.removesuffix(file.suffix)}.safetensors'"
         ) from error
     for key in ("state_dict", "model"):

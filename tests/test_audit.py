@@ -44,8 +44,9 @@ def two_patients():
     counts = {"P1": [[0, 0]], "P2": [[2, 0]], "Q1": [[0, 0]], "Q2": [[0, 0]]}  # plus one each
     sections = {
         name: Section(
-            name=name, patient=name[0], layer=int(name[1]), barcodes=np.array(["1x1"]), genes=np.array(["g", "h"]),
-            counts=sparse.csr_matrix(value), array=np.ones((1, 2)), position=np.ones((1, 2)), um_per_px=np.ones(2), size_px=None,
+            name=name, patient=name[0], layer=int(name[1]),
+            barcodes=np.array(["1x1"]), genes=np.array(["g", "h"]), counts=sparse.csr_matrix(value),
+            array=np.ones((1, 2)), position=np.ones((1, 2)), um_per_px=np.ones(2), size_px=None,
             shape="circle", size_um=100, pitch_um=200,
         )
         for name, value in counts.items()
@@ -56,7 +57,7 @@ def two_patients():
 def test_constants_by_pencil():
     params, sections = two_patients()
     table = audit.control_table(params, sections, ["g", "h"]).set_index(["tested on", "mean over"])
-    # P2 is (ln 3/4, ln 1/4), everything else (ln 1/2, ln 1/2); the known section of P predicts the latter for P2
+    # P2 is (ln 3/4, ln 1/4), all else (ln 1/2, ln 1/2); the known section of P predicts the latter for P2
     own = (np.log(3 / 2) ** 2 + np.log(1 / 2) ** 2) / 2
     last = table.loc[[(FULL, "patients")]].iloc[0]
     assert last["mse"] == pytest.approx(own / 2, rel=1e-6)  # P scores `own`, Q scores 0

@@ -7,7 +7,8 @@ def test_subset_by_hand():
     batch = Batch(
         num_nodes=4, row=torch.arange(4), edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]),
         edge_weight=torch.tensor([1.0, 2.0, 3.0]), region_parent=torch.tensor([0, 1, 1, 2]),
-        region_features=torch.tensor([[0.0], [1.0], [2.0]]), region_expression=torch.tensor([[5.0], [6.0], [7.0]]),
+        region_features=torch.tensor([[0.0], [1.0], [2.0]]),
+        region_expression=torch.tensor([[5.0], [6.0], [7.0]]),
         region_edges=torch.tensor([[0, 1], [1, 2]]),
     )  # fmt: skip
     part = subset(batch, torch.tensor([3, 1, 2]))

@@ -55,7 +55,8 @@ def one(toy, tmp_path, monkeypatch):
     for file in paths.raw("toy").glob("P1-1.*"):
         (raw / file.name).symlink_to(file)
     monkeypatch.setattr(paths, "DATA", tmp_path)
-    fresh = load_params("toy")  # the shared record remembers its lists of sections, and a copy of it would, too
+    # the shared record remembers its lists of sections, and a copy of it would, too
+    fresh = load_params("toy")
     return fresh.model_copy(update={"sections": {"P1": ["P1-1"]}}), raw
 
 

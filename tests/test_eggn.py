@@ -124,13 +124,3 @@ def test_an_exemplar_of_several_spots_is_one_node():
 def test_gates_divide_the_message():
     with pytest.raises(ValueError, match="found 5 and 3 x 8; take a fourth of the width"):
         small(section(), gates=5)
-
-
-def test_loss_and_optimiser_by_hand():
-    model = small(section())
-    label = torch.tensor([[0.0] * 4, [1.0] * 4])
-    batch = Batch(num_nodes=2, expression=label)
-    assert model.loss(batch, {"expression": label + 1}).item() == pytest.approx(1, abs=1e-4)  # r = 1
-    assert model.loss(batch, {"expression": 1 - label}).item() == pytest.approx(2, abs=1e-4)  # r = -1
-    (group,) = model.optimiser().param_groups
-    assert (group["lr"], group["weight_decay"]) == (5e-4, 1e-4)

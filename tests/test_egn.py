@@ -179,13 +179,3 @@ def test_a_patch_is_whole_tokens():
 def test_the_rate_falls_to_a_fifth():
     model = small(spots())
     assert model.rate(0) == pytest.approx(1) and model.rate(1) == pytest.approx(0.2)
-
-
-def test_loss_and_optimiser_by_hand():
-    model = small(spots())
-    label = torch.tensor([[0.0] * 4, [1.0] * 4])
-    batch = Batch(num_nodes=2, expression=label)
-    assert model.loss(batch, {"expression": label + 1}).item() == pytest.approx(1, abs=1e-4)  # r = 1
-    assert model.loss(batch, {"expression": 1 - label}).item() == pytest.approx(2, abs=1e-4)  # r = -1
-    (group,) = model.optimiser().param_groups
-    assert (group["lr"], group["weight_decay"]) == (5e-4, 1e-4)

@@ -154,8 +154,8 @@ def test_an_alignment_shows_each_other_section_before_and_after(monkeypatch):
 def section_at(name):
     return Section(
         name=name, patient="S", layer=1, barcodes=np.array(["a"]), genes=np.array(["g"]), counts=None,
-        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None, shape="circle",
-        size_um=100, pitch_um=200,
+        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None,
+        shape="circle", size_um=100, pitch_um=200,
     )  # fmt: skip
 
 

@@ -51,7 +51,8 @@ def test_comments_and_docstrings_may_change_freely(tmp_path, monkeypatch):
 
 
 def test_files_that_settings_name_are_found_in_overrides_and_in_defaults():
-    content = {"encoder": "stain", "overrides": {"stnet": {"encoder": "resnet18@file:data/my weights.bin", "lr": 0.1}}}
+    own = {"encoder": "resnet18@file:data/my weights.bin", "lr": 0.1}
+    content = {"encoder": "stain", "overrides": {"stnet": own}}
     assert fingerprint.named_files(content, []) == [paths.ROOT / "data/my weights.bin"]
     found = fingerprint.named_files({"encoder": "stain", "overrides": {}}, ["stlib.models.triplex"])
     assert {path.name for path in found} == {"tenpercent_resnet18.ckpt"}

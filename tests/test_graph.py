@@ -2,17 +2,8 @@
 
 import numpy as np
 import pytest
-from shapely.geometry import Point
 
-from stlib.graph import (
-    circle_overlap,
-    cross_graph,
-    grid_graph,
-    grid_parents,
-    knn_graph,
-    overlap_graph,
-    symmetric,
-)
+from stlib.graph import grid_graph, grid_parents, knn_graph, symmetric
 
 # performance.md, section 7: the ten points, and the neighbours that the released calcADJ finds for k = 3
 TEN = [(0, 0), (1, 0), (2, 0.5), (0, 1.2), (1.1, 1.3), (2.2, 1.1), (5, 5), (5.1, 6.3), (0.3, 3.1), (4, 2.2)]
@@ -105,73 +96,6 @@ def test_symmetric_keeps_the_larger_weight():
     assert weight == pytest.approx([0.7, 0.5, 0.7, 0.5])
 
 
-def test_circle_overlap_meets_the_measured_numbers():
-    distance = [0, 1, 10, 50, 112, 150, 200, 220, 223, 224, 300]
-    exact = [1, 0.988696, 0.892466, 0.560273, 0.243010, 0.121254, 0.021146, 0.001430, 0.000179, 0, 0]
-    assert circle_overlap(distance, 112, 112) == pytest.approx(exact, abs=6e-7)
-    assert circle_overlap(0, 112, 100) == pytest.approx(100**2 / 112**2)  # one within the other
-    assert circle_overlap(12, 112, 100) == pytest.approx(100**2 / 112**2)  # touching from within
-
-
-def test_circle_overlap_equals_polygons():
-    rng = np.random.default_rng(1)
-    for d, r1, r2 in zip(
-        rng.uniform(0, 3, 50), rng.uniform(0.2, 2, 50), rng.uniform(0.2, 2, 50), strict=True
-    ):
-        a, b = Point(0, 0).buffer(r1, quad_segs=400), Point(d, 0).buffer(r2, quad_segs=400)
-        assert circle_overlap(d, r1, r2) == pytest.approx(a.intersection(b).area / a.union(b).area, abs=1e-5)
-
-
-def test_overlap_graph_joins_different_sections_only():
-    position = [[0, 0], [50, 0], [50, 0], [224, 0], [1000, 0]]
-    edge_index, overlap = overlap_graph(position, 112, [1, 1, 2, 2, 3])
-    assert pairs(edge_index) == {(0, 2), (2, 0), (1, 2), (2, 1), (1, 3), (3, 1)}  # 0-3 touch; 4 is alone
-    assert overlap[edge_index[0] == 0] == pytest.approx([0.560273], abs=1e-6)
-    assert overlap[(edge_index[0] == 1) & (edge_index[1] == 2)] == pytest.approx([1])
-
-
-def test_cross_graph_by_hand():
-    # two sections; 0 lies on 2 but looks more like 3, which is too far to overlap
-    position = [[0, 0], [500, 0], [0, 0], [500, 0]]
-    features = [[1, 0], [0, 1], [0.6, 0.8], [0.8, 0.6]]
-    edge_index, e = cross_graph(position, [0, 0, 1, 1], features, radius=112, k=1)
-    # e(0,2) = 1 + .6, e(0,3) = 0 + .8, e(1,2) = 0 + .8, e(1,3) = 1 + .6
-    assert edge_index.tolist() == [[2, 3, 0, 1], [0, 1, 2, 3]]
-    assert e == pytest.approx([1.6, 1.6, 1.6, 1.6])
-
-
-def test_cross_graph_compares_candidates_only():
-    position = [[0, 0], [300, 0], [600, 0], [900, 0]]
-    features = [[1, 0], [0, 1], [1, 1], [1, 0]]  # 3 looks most like 0, but is the farthest
-    near = cross_graph(position, [0, 1, 1, 1], features, radius=112, k=1, candidates=2)[0]
-    assert (2, 0) in pairs(near) and (0, 3) in pairs(
-        near
-    )  # 3 has no other candidate than 0: the union keeps it
-    assert (3, 0) in pairs(cross_graph(position, [0, 1, 1, 1], features, radius=112, k=1, candidates=3)[0])
-
-
-def test_cross_graph_equals_brute_force():
-    rng = np.random.default_rng(2)
-    n, k = 60, 5
-    position, group = rng.uniform(0, 900, (n, 2)), rng.integers(0, 3, n)
-    features = rng.normal(size=(n, 4))
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    distance = np.linalg.norm(position[:, None] - position[None], axis=2)
-    e = circle_overlap(distance, 112, 112) + unit @ unit.T
-    e[group[:, None] == group[None]] = -np.inf
-    kept = np.zeros((n, n), bool)
-    np.put_along_axis(kept, np.argsort(-e, axis=1)[:, :k], True, axis=1)
-    kept |= kept.T
-    edge_index, weight = cross_graph(position, group, features, radius=112, k=k, candidates=n)
-    assert pairs(edge_index) == pairs(np.argwhere(kept).T)
-    assert weight == pytest.approx(e[edge_index[1], edge_index[0]], abs=1e-6)
-
-
-def test_cross_graph_of_one_section_is_empty():
-    edge_index, weight = cross_graph([[0, 0], [0, 0]], [4, 4], [[1.0], [1.0]], radius=112, k=3)
-    assert edge_index.shape == (2, 0) and weight.shape == (0,)
-
-
 def test_grid_parents_name_the_cell_that_holds_the_spot():
     parents, cells = grid_parents([[511.9, 0], [512, 0], [1100, 600], [0, 0], [-1, 0]], 512)
     assert cells.tolist() == [[-1, 0], [0, 0], [1, 0], [2, 1]]  # no cell without a spot
@@ -200,10 +124,6 @@ def test_grid_graph_keeps_groups_apart():
         (lambda: knn_graph([[0, np.nan]], 1), "finite numbers, found NaN"),
         (lambda: knn_graph([0, 1], 1), r"\(N, 2\) of x and y, found shape \(2,\)"),
         (lambda: knn_graph([[0, 0]], 1, ["a", "b"]), "group needs one row for each of 1 nodes, found 2"),
-        (lambda: circle_overlap(-1, 1, 1), "from 0 up"),
-        (lambda: circle_overlap(1, 0, 1), "radius above 0"),
-        (lambda: cross_graph([[0, 0]], [0], [[np.inf]], 1, 1), "finite features"),
-        (lambda: cross_graph([[0, 0]], [0], [[1.0]], 1, 1, 0), "got 1 and 0"),
         (lambda: grid_parents([[0, 0]], 0), "at least 1 px"),
     ],
 )

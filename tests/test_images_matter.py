@@ -29,7 +29,7 @@ def elsewhere(read, rng):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_images_of_other_places_remove_the_gain(toy, tmp_path, monkeypatch, name):
-    """A model beats the training mean from the images of its spots, and not from those of other spots of the section."""
+    """A model beats the training mean from its spots' images, not from those of others in the section."""
     fold = folds(toy, "2d")[0]
     true, _, model = train_fold(Task(toy, fold, name, "2d", 0, tmp_path, "recipe"))
     mean, _, _ = train_fold(Task(toy, fold, "mean", "2d", 0, tmp_path, "recipe"))
@@ -38,7 +38,8 @@ def test_images_of_other_places_remove_the_gain(toy, tmp_path, monkeypatch, name
     for read in ("features", "patches", "neighbours"):
         monkeypatch.setattr(features, read, elsewhere(getattr(features, read), rng))
     feed = Feed(
-        toy, load_sections(toy, fold.test), true.genes.tolist(), unit=model.UNIT, needs=model.needs(model.config),
+        toy, load_sections(toy, fold.test), true.genes.tolist(),
+        unit=model.UNIT, needs=model.needs(model.config),
         protocol="2d", batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
     )  # fmt: skip
     mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))

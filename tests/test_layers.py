@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stlib.layers import (
     ArrayPosition,
     Attention,
+    GeneHead,
     Pixels,
     Standardise,
     TransformerBlock,
@@ -26,6 +27,22 @@ def test_pixels_have_the_mean_and_deviation_of_imagenet():
     patch = torch.tensor([0, 255], dtype=torch.uint8).repeat(3).view(1, 3, 1, 2)
     found = Pixels()(patch)[0, 0, 0]
     torch.testing.assert_close(found, torch.tensor([-0.485 / 0.229, (1 - 0.485) / 0.229]))
+
+
+def test_pixels_are_averaged_to_a_side():
+    patch = torch.tensor([[0, 2], [4, 6]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert Pixels((0, 0, 0), (1 / 255,) * 3, side=1)(patch).ravel().tolist() == pytest.approx([3] * 3)
+    assert Pixels(side=2)(patch).equal(Pixels()(patch))
+
+
+def test_a_head_starts_at_the_mean_label_of_labelled_rows():
+    head = GeneHead(3, 2)
+    weight = head.weight.clone()
+    head.start(torch.tensor([[1.0, -6.0], [torch.nan, torch.nan], [2.0, -8.0]]))
+    assert head.bias.tolist() == [1.5, -7.0] and head.weight.equal(weight)
+    assert head.bias.requires_grad and head.bias.dtype == torch.float32
+    with pytest.raises(ValueError, match="needs a training location with a label, found none"):
+        head.start(torch.full((4, 2), torch.nan))
 
 
 def test_chunks_equal_the_whole():

@@ -3,7 +3,9 @@ import pytest
 import torch
 from scipy.stats import nbinom
 
-from stlib.losses import pearson_loss, pearson_loss_per_gene, zinb_nll
+from stlib.batch import Batch, Shape
+from stlib.losses import mse, mse_and_pearson, pearson_loss, pearson_loss_per_gene, zinb_nll
+from stlib.models import build, configure
 
 
 def waves(a, b, c):
@@ -93,6 +95,48 @@ def test_a_constant_prediction_has_a_finite_gradient():
     loss = pearson_loss_per_gene(a, Y)
     loss.backward()
     assert loss.item() == pytest.approx(1) and a.grad.isfinite().all()
+
+
+# ---- squares -----------------------------------------------------------------------------------------------
+
+
+def test_squares_by_hand_without_hidden_rows():
+    a = torch.tensor([[1.0, 2.0], [5.0, 5.0], [0.0, 0.0]], requires_grad=True)
+    b = torch.tensor([[0.0, 0.0], [torch.nan, 1.0], [3.0, 0.0]])
+    loss = mse(a, b)
+    loss.backward()
+    assert loss.item() == (1 + 4 + 9 + 0) / 4
+    assert a.grad.tolist() == [[0.5, 1.0], [0.0, 0.0], [-1.5, 0.0]]  # 2 (a - b) / 4
+    assert mse(X, Y).equal(((X - Y) ** 2).mean())
+
+
+def test_squares_without_any_row_are_zero_and_have_a_gradient():
+    a = X.clone().requires_grad_()
+    loss = mse(a, torch.full_like(Y, torch.nan))
+    loss.backward()
+    assert loss.item() == 0 and (a.grad == 0).all()
+
+
+def test_squares_keep_what_diverged_in_sight():
+    assert mse(torch.full_like(Y, torch.nan), Y).isnan()
+
+
+def test_squares_and_correlation_by_hand():
+    label = torch.tensor([[0.0] * 4, [1.0] * 4, [torch.nan] * 4])
+    assert mse_and_pearson(label + 1, label, 0.5).item() == pytest.approx(1, abs=1e-4)  # r = 1
+    assert mse_and_pearson(1 - label, label, 0.5).item() == pytest.approx(2, abs=1e-4)  # r = -1
+    assert mse_and_pearson(1 - label, label, 0.25).item() == pytest.approx(1.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "own"), [("egn", {}), ("eggn", {}), ("sgn", {"text": "table"})])
+def test_who_shares_it_and_its_optimiser(name, own):
+    with torch.device("meta"):
+        model = build(name, configure(name, "2d", **own), Shape(tuple("abcd"), 5))
+    label = torch.tensor([[0.0] * 4, [1.0] * 4])
+    out = {"expression": 1 - label, "genes": torch.arange(4)}
+    assert model.loss(Batch(num_nodes=2, expression=label), out).item() == pytest.approx(2, abs=1e-4)
+    (group,) = model.optimiser().param_groups
+    assert (group["lr"], group["weight_decay"]) == (5e-4, 1e-4)
 
 
 # ---- zero-inflated negative binomial -----------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""The contract of design.md, over every file in stlib/models/ and its variants: a new method is tested the moment it exists."""
+"""The contract of design.md, over every file in stlib/models/ and its variants.
+
+A new method is tested the moment it exists.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stlib.batch import SPOT_FIELDS, Batch, Shape, subset
+from stlib.batch import SPOT_FIELDS, Batch, Shape, hide, subset
 from stlib.checkpoint import load_checkpoint, save_checkpoint
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
@@ -35,8 +38,8 @@ def feed_for(toy, toy_sections):
         config = replace(config_of(toy, name, protocol), **VARIANT.get(name, {}), **changes)
         kind = method(name)
         return config, Feed(
-            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol, batch_size=config.batch_size,
-            frozen=config.frozen,
+            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol,
+            batch_size=config.batch_size, frozen=config.frozen,
         )  # fmt: skip
 
     return make
@@ -70,7 +73,11 @@ def one_batch(feed, toy, protocol) -> Batch:
 
 def first_spots(feed, section) -> Batch:
     """Return 24 spots: few enough that features alone can tell them apart."""
-    batch, rows = next(iter(feed.whole([section]))), torch.arange(24)
+    return part_of(next(iter(feed.whole([section]))), torch.arange(24))
+
+
+def part_of(batch, rows) -> Batch:
+    """Return some spots of a batch with their patches."""
     few = subset(batch, rows)
     if "patch" in batch:
         few.patch = batch.patch[rows]
@@ -163,8 +170,48 @@ def test_a_gradient_reaches_every_parameter(feed_for, toy, name, protocol):
 
 
 @trained_model
+@pytest.mark.parametrize("share", ["half", "all"])
+def test_locations_without_a_label_teach_nothing(feed_for, toy, name, protocol, share):
+    """What `prepare` keeps is that of the others, and the loss and its gradients are finite."""
+    if name.startswith("asign"):
+        pytest.skip("its loss still takes every location that is not known")
+    torch.manual_seed(0)
+    config, feed = feed_for(name, protocol)
+    model = build(name, config, feed.shape)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.prepare(hide(batch, batch.row % 2 == 0) for batch in feed.whole((*toy.sections["P1"], OTHER)))
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert before.keys() == model.state_dict().keys()
+    batch = next(feed.training(toy.sections["P1"], torch.Generator().manual_seed(0)))
+    batch = hide(batch, batch.row % 2 == 0 if share == "half" else batch.row >= 0)
+    loss = model.train().loss(batch, model(batch))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(value.grad is None or value.grad.isfinite().all() for value in model.parameters())
+
+
+@every_model
+def test_what_is_prepared_comes_from_labelled_locations_alone(feed_for, toy, name, protocol):
+    """A section whose every other spot is hidden prepares what a section of the labelled spots does."""
+    if name.startswith("asign"):
+        pytest.skip("cells that hold a hidden spot are hidden, too")
+    config, feed = feed_for(name, protocol)
+    prepared = []
+    for cut in (
+        lambda batch, rows: hide(batch, ~rows),
+        lambda batch, rows: part_of(batch, rows.nonzero().ravel()),
+    ):
+        torch.manual_seed(0)
+        model = build(name, config, feed.shape)
+        model.prepare(cut(batch, batch.row % 2 == 0) for batch in feed.whole((*toy.sections["P1"], OTHER)))
+        prepared.append(model.state_dict())
+    for key, value in prepared[0].items():
+        torch.testing.assert_close(value, prepared[1][key], msg=key)
+
+
+@trained_model
 def test_bfloat16_changes_a_prediction_by_its_rounding_alone(prepared, toy, name, protocol):
-    """Under autocast, as the loop runs it: labels near -6 would have steps of 0.03 if heads were in bfloat16."""
+    """Under autocast, as the loop runs it: with heads in bfloat16, labels near -6 have steps of 0.03."""
     model, feed = prepared(name, protocol)
     batch = one_batch(feed, toy, protocol)
     with torch.autocast("cpu", torch.bfloat16):
@@ -177,7 +224,7 @@ def test_bfloat16_changes_a_prediction_by_its_rounding_alone(prepared, toy, name
 
 @trained_model
 def test_one_section_can_be_learned_by_heart(feed_for, toy, name, protocol):
-    """Within 200 steps the training error falls below 10 % of the labels' variance around each gene's mean."""
+    """Within 200 steps the training error falls below 10 % of the labels' variance around a gene's mean."""
     if "@" in name:
         pytest.skip("the variants share the method's layers")
     torch.manual_seed(0)
@@ -219,7 +266,7 @@ def test_names_are_checked():
         configure("asign", "2d", widht=3)
 
 
-# ---- truths of single methods, by hand ------------------------------------------------------------------------------
+# ---- truths of single methods, by hand ---------------------------------------------------------------------
 
 
 def stack(known, place, labels, features=None):
@@ -227,7 +274,8 @@ def stack(known, place, labels, features=None):
     n = len(place)
     return Batch(
         num_nodes=n, row=torch.arange(n), known=torch.tensor(known), expression=torch.tensor(labels)[:, None],
-        registered=torch.tensor([[x, 0.0] for x in place], dtype=torch.float64), radius_um=50.0, depth=torch.ones(n),
+        registered=torch.tensor([[x, 0.0] for x in place], dtype=torch.float64), radius_um=50.0,
+        depth=torch.ones(n),
         section=torch.tensor(known).logical_not().long(),
         features=torch.tensor(features if features else [[0.0, 1.0]] * n),
     )  # fmt: skip
@@ -263,7 +311,8 @@ def test_imputation_fills_unknown_nodes_from_known_ones():
     model = build("asign", config, shape(1, 2))
     model.sharpness.data.fill_(1.0)
     batch = Batch(
-        num_nodes=4, known=torch.tensor([True, True, False, False]), expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
+        num_nodes=4, known=torch.tensor([True, True, False, False]),
+        expression=torch.tensor([[1.0], [5.0], [np.nan], [np.nan]]),
         edge_index=torch.zeros(2, 0, dtype=torch.long), edge_weight=torch.zeros(0),
         cross_index=torch.tensor([[0, 1], [2, 2]]), cross_weight=torch.tensor([3.0, 1.0]),
     )  # fmt: skip

@@ -9,7 +9,6 @@ import pytest
 
 from stlib import paths
 from stlib.rendered import FOLDER
-from stlib.results import parameters
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.py"))
 RENDERED = sorted(FOLDER.glob("*.ipynb"))
@@ -32,6 +31,7 @@ def test_the_first_four_cells_are_the_same_everywhere(path):
         assert word in title.source
     assert "import" in imports.source and "parameters" in parameter.metadata["tags"]
     assert f'parameters(globals(), "{path.stem}")' in load.source
+    assert re.search(r"^run = Run\(.+\)\.begin\(\)$", load.source, re.MULTILINE)
 
 
 @each
@@ -66,25 +66,6 @@ def test_it_round_trips_as_a_percent_script(path):
         jupytext.writes(jupytext.reads(path.read_text(), "py:percent"), "py:percent").strip()
         == path.read_text().strip()
     )
-
-
-def test_an_unknown_parameter_is_refused():
-    with pytest.raises(ValueError, match=r"04_train_2d: unknown parameter 'modle' \(nearest: 'model'\)"):
-        parameters({"dataset": "toy", "modle": "asign"}, "04_train_2d")
-    with pytest.raises(ValueError, match="unknown parameter 'model'"):
-        parameters({"dataset": "toy", "model": "asign"}, "01_data")
-
-
-def test_a_parameter_of_another_type_is_refused():
-    with pytest.raises(ValueError, match=r"dataset: Input should be a valid string, found 151673"):
-        parameters({"dataset": 151673}, "01_data")
-
-
-def test_names_of_the_kernel_are_no_parameters():
-    found = parameters(
-        {"dataset": "toy", "_": 3, "In": [], "Out": {}, "pd": pytest, "quit": print}, "01_data"
-    )
-    assert found.dataset == "toy"
 
 
 def source_of(path):

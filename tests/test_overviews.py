@@ -11,8 +11,8 @@ NAN = float("nan")
 
 def test_a_table_has_a_panel_per_metric_and_labels_once():
     lines = [
-        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role, "metric": metric,
-         "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
+        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role,
+         "metric": metric, "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
         for label, model, role in (("Mean", "mean", "control"), ("ASIGN", "asign", "method"))
         for metric in ("pcc_per_gene", "mse")
     ]  # fmt: skip

@@ -43,8 +43,11 @@ def executed():
         metadata={"tags": ["nbval-check-output"], "papermill": {"duration": 1.5}},
     )
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# 00", metadata={"papermill": {}}), cell])
-    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "x", "language": "python"},
-                         "language_info": {"name": "python", "version": "3.11.9"}, "papermill": {"duration": 3}}  # fmt: skip
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "x", "language": "python"},
+        "language_info": {"name": "python", "version": "3.11.9"},
+        "papermill": {"duration": 3},
+    }
     return nbformat.from_dict(notebook)
 
 
@@ -109,8 +112,8 @@ def test_a_rendered_training_shows_the_docstring_of_its_model_as_it_is_now():
     assert pages
     for path in pages:
         text = inspect.cleandoc(inspect.getmodule(method(path.stem.split("-")[1])).__doc__)
-        shown = [output.data["text/markdown"] for cell in nbformat.read(path, 4).cells if "show.idea(" in cell.source
-                 for output in cell.outputs]  # fmt: skip
+        cells = [cell for cell in nbformat.read(path, 4).cells if "show.idea(" in cell.source]
+        shown = [output.data["text/markdown"] for cell in cells for output in cell.outputs]
         assert text in shown[0], f"{path.name}: run `make rendered`"
 
 

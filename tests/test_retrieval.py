@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from stlib.layers import Standardise
 from stlib.retrieval import Bank, nearest
 
 
@@ -60,6 +61,16 @@ def test_rows_keep_features_label_and_patient_together():
     ]  # by patient; a location without a label cannot be retrieved
     assert bank.expression.tolist() == [[30.0], [10.0]] and bank.patient.tolist() == [0, 1]
     assert bank.search(torch.tensor([[3.0]]), 1, torch.tensor([0])).tolist() == [[1]]
+
+
+def test_a_bank_of_standardised_rows():
+    bank, scale = Bank("l2"), Standardise(1)
+    bank.fill_standardised(
+        scale, torch.tensor([[1.0], [5.0]]), torch.tensor([[-8.0, 2.0], [-6.0, 2.0]]), torch.tensor([0, 1])
+    )
+    assert scale(torch.tensor([[3.0], [7.0]])).tolist() == [[0.0], [2.0]]  # mean 3, deviation 2
+    assert bank.features.tolist() == [[-1.0], [1.0]]
+    assert bank.expression.tolist() == [[-1.0, 0.0], [1.0, 0.0]]  # a constant gene is left unscaled
 
 
 def test_a_bank_with_too_few_of_others_says_so():

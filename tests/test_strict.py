@@ -1,7 +1,7 @@
 """Nobody leaks labels: under `strict`, what a test section measured cannot change what is predicted for it.
 
-The counts of the hidden sections are replaced in the raw files, and the whole chain runs on both versions: reading,
-preparing, registration, features, panel, training and its choice of the epoch, prediction.
+The counts of the hidden sections are replaced in the raw files, and the whole chain runs on both versions:
+reading, preparing, registration, features, panel, training and its choice of the epoch, prediction.
 """
 
 from pathlib import Path
@@ -19,23 +19,31 @@ from stlib.train import Task, train_fold
 
 CASES = [(name, protocol) for name in names() if name != "oracle" for protocol in method(name).PROTOCOLS]
 SMALL = {
-    "asign": {"encoder": "frozen", "width": 16, "heads": 2, "rounds": 1, "transformer_layers": 1, "lr": 0.02, "epochs": 2},
+    "asign": {"encoder": "frozen", "width": 16, "heads": 2, "rounds": 1, "transformer_layers": 1, "lr": 0.02,
+              "epochs": 2},
     "stnet": {"encoder": "test_resnet@untrained", "lr": 0.02, "epochs": 1, "patch_px": 16, "views": 1},
-    "histogene": {"patch_px": 8, "width": 16, "depth": 1, "heads": 2, "head_width": 8, "hidden": 16, "lr": 0.002, "epochs": 2},
-    "hist2st": {"patch_px": 8, "kernel": 2, "channels": 8, "mixer_depth": 1, "depth": 1, "graph_depth": 2, "heads": 2, "head_width": 8, "views": 2, "lr": 0.002, "epochs": 2},
-    "egn": {"frozen": "dataset", "patch_px": 16, "token_px": 8, "width": 16, "depth": 2, "heads": 2, "head_width": 8, "hidden": 16, "bridge_heads": 2, "bridge_width": 4, "score_width": 8, "lr": 0.002, "epochs": 1},
+    "histogene": {"patch_px": 8, "width": 16, "depth": 1, "heads": 2, "head_width": 8, "hidden": 16,
+                  "lr": 0.002, "epochs": 2},
+    "hist2st": {"patch_px": 8, "kernel": 2, "channels": 8, "mixer_depth": 1, "depth": 1, "graph_depth": 2,
+                "heads": 2, "head_width": 8, "views": 2, "lr": 0.002, "epochs": 2},
+    "egn": {"frozen": "dataset", "patch_px": 16, "token_px": 8, "width": 16, "depth": 2, "heads": 2,
+            "head_width": 8, "hidden": 16, "bridge_heads": 2, "bridge_width": 4, "score_width": 8,
+            "lr": 0.002, "epochs": 1},
     "eggn": {"frozen": "dataset", "width": 16, "depth": 1, "gates": 4, "lr": 0.002, "epochs": 2},
     "bleep": {"encoder": "test_resnet@untrained", "patch_px": 16, "width": 32, "epochs": 1},
-    "sgn": {"frozen": "dataset", "text": "table", "width": 16, "gene_width": 8, "layers": 1, "lr": 0.01, "epochs": 2},
+    "sgn": {"frozen": "dataset", "text": "table", "width": 16, "gene_width": 8, "layers": 1, "lr": 0.01,
+            "epochs": 2},
     "triplex": {
-        "frozen": "dataset", "encoder": "test_resnet@untrained", "patch_px": 16, "width": 16, "fusion": (1, 2, 1, 0.1),
-        "context": (1, 2, 1, 0.1), "neighbourhood": (1, 2, 1, 0.1), "lr": 0.01, "epochs": 1,
+        "frozen": "dataset", "encoder": "test_resnet@untrained", "patch_px": 16, "width": 16,
+        "fusion": (1, 2, 1, 0.1), "context": (1, 2, 1, 0.1), "neighbourhood": (1, 2, 1, 0.1), "lr": 0.01,
+        "epochs": 1,
     },
 }  # fmt: skip
 
+
 @pytest.fixture(scope="module")
 def short(toy):
-    """The toy with two sections a patient and a short training: three patients to learn from, one of them held back."""
+    """The toy with two sections a patient and a short training: of three patients one is held back."""
     sections = {patient: stack[:2] for patient, stack in toy.sections.items()}
     brief = {name: settings | {"epochs": 1} for name, settings in toy.overrides.items()}
     return load_params("toy").model_copy(update={"sections": sections, "overrides": brief | SMALL})
@@ -48,9 +56,9 @@ def other_counts(table, rng):
 
 @pytest.fixture(scope="module")
 def prepared(short, tmp_path_factory):
-    """Return a data folder, prepared from raw files of which the named sections have other counts; made once each.
+    """Return a data folder, prepared from raw files of which the named sections have other counts.
 
-    Slides and caches, which hold no counts, are those of the checkout.
+    It is made once each. Slides and caches, which hold no counts, are those of the checkout.
     """
     made = {}
 
@@ -86,7 +94,7 @@ def prepared(short, tmp_path_factory):
 
 @pytest.fixture
 def run(short, prepared, monkeypatch, tmp_path):
-    """Return a function that trains and predicts the fold P1 on raw files of which some sections have other counts."""
+    """Return a function that trains and predicts fold P1, with other counts in some raw files."""
 
     def train_on(model, protocol, corrupted, setting="strict"):
         fold = folds(short, protocol, setting)[0]
@@ -117,7 +125,7 @@ def test_counts_of_hidden_sections_cannot_change_a_prediction(run, short, model,
     assert other.prediction.tobytes() == true.prediction.tobytes()
 
 
-# ---- the test above can fail ----------------------------------------------------------------------------------------
+# ---- the test above can fail -------------------------------------------------------------------------------
 
 
 def test_counts_of_a_training_section_change_the_prediction(run):

@@ -9,7 +9,8 @@ from stlib.paths import ROOT
 TABLE = pd.read_csv(ROOT / "results" / "toy" / "table1.csv", comment="#")
 PATIENTS = pd.read_csv(ROOT / "results" / "toy" / "table1.patients.csv")  # on the toy a fold is a patient
 LEARNED = [name for name in names() if method(name).loss is not Method.loss and name in set(TABLE["model"])]
-# Its correlations per gene are sound; the level it gives a gene in a new patient is not, and changes with the machine.
+# Its correlations per gene are sound; the level it gives a gene in a new patient is not, and changes with the
+# machine.
 ON_AVERAGE = {"hist2st"}
 
 

@@ -1,4 +1,4 @@
-"""The one loop: a training that was killed ends as if nothing had happened; who chooses the epoch; what is refused."""
+"""The one loop: a killed training ends as if nothing had happened; who chooses the epoch; what is refused."""
 
 import os
 import random
@@ -51,10 +51,10 @@ def task(params, folder, fold=FOLD, protocol="3d", recipe="recipe"):
 WITHOUT_VALIDATION = replace(FOLD, validation=(), known=())
 
 
-# ---- killed and started again ---------------------------------------------------------------------------------------
+# ---- killed and started again ------------------------------------------------------------------------------
 
-# What the subprocess runs, always by the same command. `how` stands in a file: "" lets it run, "step 3" kills it in
-# the third optimisation step, "write 2" in the middle of the second checkpoint that it writes.
+# What the subprocess runs, always by the same command. `how` stands in a file: "" lets it run, "step 3" kills
+# it in the third optimisation step, "write 2" in the middle of the second checkpoint that it writes.
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
@@ -195,7 +195,7 @@ def test_a_finished_training_is_read_and_one_of_another_recipe_starts_anew(toy, 
     assert len(begun) == 2 * EPOCHS
 
 
-# ---- epochs and rates -----------------------------------------------------------------------------------------------
+# ---- epochs and rates --------------------------------------------------------------------------------------
 
 
 def test_without_a_validation_patient_all_epochs_are_run(toy, tmp_path):
@@ -245,7 +245,7 @@ def test_the_limit_of_a_dataset_on_epochs_counts(toy):
     assert train.config_of(small(toy, max_epochs=2), "asign", "2d").epochs == 2
 
 
-# ---- predictions ----------------------------------------------------------------------------------------------------
+# ---- predictions -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from stlib import paths
+from stlib.alignment import Registration
 from stlib.params import Params, parse
 from stlib.paths import replacing
 from stlib.sections import Section, check_section
@@ -36,24 +37,23 @@ def tissue(params: Params) -> Toy:
     return Toy(options(params), params.sections, params.spot)
 
 
-def registration_error(params: Params, maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return how far from the truth each section's spots are mapped, mean over its spots, um.
+def registration_error(params: Params, maps: Mapping[str, Registration]) -> dict[str, np.ndarray]:
+    """Return how far from the truth each spot is mapped: section -> (N,), um.
 
     Parameters
     ----------
     params
         The dataset.
     maps
-        Section -> matrix (2, 3), px of its slide to px of the middle section of its stack.
+        Section -> map to the middle section of its stack.
     """
     toy, errors = tissue(params), {}
     for names in params.sections.values():
         middle = toy.cuts[names[len(names) // 2]]
         for name in names:
             position = toy.spots(name)[1]
-            found = position @ maps[name][:, :2].T + maps[name][:, 2]
-            true = middle.to_slide(toy.cuts[name].to_block(position))
-            errors[name] = float(np.linalg.norm(found - true, axis=1).mean() * toy.options.um_per_px)
+            true = middle.to_slide(toy.cuts[name].to_block(position)) * toy.options.um_per_px
+            errors[name] = np.linalg.norm(maps[name].to_um(position) - true, axis=1)
     return errors
 
 

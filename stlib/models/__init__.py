@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stlib.batch import Batch, Shape
+from stlib.losses import seen
 from stlib.params import nearest
 
 
@@ -24,6 +25,10 @@ class Config:
     epochs: int = 0  # 0: nothing is trained
     batch_size: int = 1024  # locations per batch
     frozen: str = "dataset"  # encoder of the frozen features; "dataset": the one its params file names
+    intra: int = 8  # nearest neighbours in the own section
+    cross: int = 12  # neighbours in each other section of the stack
+    known_train: float | None = None  # 3d: share of all spots known in training; None: one whole section
+    known_test: float = 1.0  # 3d: share of the known section of a test patient that is measured
 
     def limited(self, max_epochs: int | None) -> "Config":
         """Return the settings with no more than `max_epochs` epochs."""
@@ -83,6 +88,15 @@ class Method(nn.Module):
     def predict(self, batch: Batch) -> Tensor:
         """Return the expression (N, G) of a batch, without augmentation or gradient."""
         return self(batch)["expression"]
+
+
+def labelled(train: Iterable[Batch], *fields: str) -> tuple[Tensor, ...]:
+    """Return fields (M, ...) of the training locations that have a label, one batch after the other."""
+    parts = []
+    for batch in train:  # no batch is kept: its patches are large
+        rows = seen(batch.expression)
+        parts.append([batch[field][rows] for field in fields])
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def names() -> list[str]:

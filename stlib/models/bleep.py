@@ -32,19 +32,19 @@ Differences from the paper
    no loss depends on it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
 from stlib.layers import Pixels, Standardise, in_chunks
-from stlib.models import Config, Method
-from stlib.retrieval import nearest
+from stlib.losses import seen
+from stlib.models import Config, Method, labelled
+from stlib.retrieval import AnySize, nearest
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Projection(nn.Module):
         return self.norm(x + self.refine(x))
 
 
-class BLEEP(Method):
+class BLEEP(AnySize, Method):
     """Predict the labels (N, G) of spots from patches (N, 3, P, P), by retrieval among the training spots.
 
     Attributes
@@ -97,34 +97,32 @@ class BLEEP(Method):
     def __init__(self, config: BLEEPConfig, shape: Shape):
         super().__init__(config, shape)
         self.encoder = backbone(config.encoder)
-        seen = self.encoder.pretrained_cfg
-        self.pixels = Pixels(seen["mean"], seen["std"])
+        cfg = self.encoder.pretrained_cfg
+        self.pixels = Pixels(cfg["mean"], cfg["std"], config.patch_px)
         self.image = Projection(width(self.encoder), config.width, config.dropout)
         self.standardise = Standardise(shape.genes)
         self.spot = Projection(shape.genes, config.width, config.dropout)
         self.register_buffer("bank", torch.zeros(0, shape.genes))
-        self._embedded: Tensor | None = None  # the bank in the shared space (M, d), while weights rest
+        self._forget()
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        self.bank = torch.cat([batch.expression for batch in train])
+        (self.bank,) = labelled(train, "expression")
         self.standardise.fit(self.bank)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the expression (N, G); in training also the embeddings "image" and "spot" (N, d)."""
+        """Return the expression (N, G); in training also "image" and "spot" (n, d) of the n with a label."""
         if not self.training:
             rows = nearest(self._embed_images(batch.patch), self._embed_bank(), self.config.k, "cosine")
             return {"expression": self.bank[rows].mean(1)}
-        image = self._embed_images(batch.patch)
-        spot = self.spot(self.standardise(batch.expression))
-        cosine = normalize(image.detach()) @ normalize(spot.detach()).T
-        rows = cosine.topk(min(self.config.k, len(spot))).indices  # (N, K)
-        return {"expression": batch.expression[rows].mean(1), "image": image, "spot": spot}
+        rows = seen(batch.expression)
+        image, label = self._embed_images(batch.patch), batch.expression[rows]
+        spot = self.spot(self.standardise(label))
+        cosine = normalize(image.detach()) @ normalize(spot.detach()).T  # (N, n)
+        near = cosine.topk(min(self.config.k, len(spot))).indices  # (N, K)
+        return {"expression": label[near].mean(1), "image": image[rows], "spot": spot}
 
     def _embed_images(self, patch: Tensor) -> Tensor:
-        pixels = self.pixels(patch)
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        return self.image(self.encoder(pixels))
+        return self.image(self.encoder(self.pixels(patch)))
 
     def _embed_bank(self) -> Tensor:
         """Embed all training spots (M, d), once per change to evaluation."""
@@ -135,24 +133,22 @@ class BLEEP(Method):
 
     def train(self, mode: bool = True) -> "BLEEP":
         """Change between training and evaluation; the bank is then embedded anew, by the present weights."""
-        self._embedded = None
+        self._forget()
         return super().train(mode)
+
+    def _forget(self) -> None:
+        self._embedded: Tensor | None = None  # the bank in the shared space (M, d), while weights rest
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         image, spot, tau = out["image"], out["spot"], self.config.temperature
+        if not len(spot):
+            return image.sum() * 0
         targets = ((image @ image.T + spot @ spot.T) / 2 / tau).softmax(1)  # (N, N)
         logits = spot @ image.T / tau
         return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Take the size of the saved bank."""
-        if f"{prefix}bank" in state_dict:
-            self.bank = torch.empty_like(state_dict[f"{prefix}bank"], device=self.bank.device)
-        self._embedded = None
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 Model = BLEEP

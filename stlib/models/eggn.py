@@ -25,8 +25,8 @@ Differences from the released code
 2. Spots are joined to their nearest neighbours in the section. Released: cells of a 256-px grid, several
    spots in one, and an arbitrary five of the neighbours.
 3. Exemplars never come from the patient of the query, so that in 3d its own measured section teaches but is
-   not retrieved; released: from its slide. Sections are matched by name;
-   the released loader takes fold 1 for 11 and 21, too, and trains on test slides.
+   not retrieved; released: from its slide. Sections are matched by name; the released loader takes fold 1 for
+   11 and 21, too, and trains on test slides.
 4. Pixels are normalised as the frozen network was trained (released: (x - 0.5) / 0.5). Features are
    standardised over the training locations, before retrieval too. Labels are log proportions (released:
    min-max of log counts); those of the exemplars are standardised, and the head starts at the mean label.
@@ -49,8 +49,8 @@ from torch_geometric.nn import MessagePassing, SAGEConv
 
 from stlib.batch import Batch, Shape
 from stlib.layers import GeneHead, Standardise
-from stlib.losses import pearson_loss_per_gene
-from stlib.models import Config, Method
+from stlib.losses import mse_and_pearson
+from stlib.models import Config, Method, labelled
 from stlib.retrieval import Bank
 
 SLOPE = 0.2  # of every LeakyReLU
@@ -163,13 +163,9 @@ class EGGN(Method):
         self.head = GeneHead(d, shape.genes)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        fields = ((batch.features, batch.expression, batch.patient) for batch in train)
-        features, expression, patient = (torch.cat(parts) for parts in zip(*fields, strict=True))
-        label = Standardise(self.shape.genes)
-        label.fit(expression)
-        self.scale.fit(features)
-        self.bank.fill(self.scale(features), label(expression), patient)
-        self.head.bias.data.copy_(label.mean)
+        features, expression, patient = labelled(train, "features", "expression", "patient")
+        self.bank.fill_standardised(self.scale, features, expression, patient)
+        self.head.start(expression)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         c, features = self.config, self.scale(batch.features)
@@ -185,9 +181,7 @@ class EGGN(Method):
         return {"expression": self.head(self.pool(spot, exemplar[place]))}
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        prediction, label = out["expression"], batch.expression
-        correlation = pearson_loss_per_gene(prediction, label)
-        return ((prediction - label) ** 2).mean() + self.config.correlation * correlation
+        return mse_and_pearson(out["expression"], batch.expression, self.config.correlation)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)

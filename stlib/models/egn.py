@@ -36,9 +36,9 @@ Differences from the paper
    are left out of it.
 9. The learning rate falls once along a cosine to a fifth. The released one does so twice in every epoch,
    after 100 steps of warm-up each; the house's rate changes between epochs only.
-10. Pixels are standardised with ImageNet's mean and deviation, training patches turned and mirrored.
-   Training shuffles, testing drops no window, and the epoch is chosen by a held-out training patient; the
-   released code keeps the best epoch on the test fold.
+10. Pixels are standardised with ImageNet's mean and deviation, training patches turned and mirrored. Training
+   shuffles, testing drops no window, and the epoch is chosen by a held-out training patient; the released
+   code keeps the best epoch on the test fold.
 """
 
 from collections.abc import Iterable
@@ -46,12 +46,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import Attention, FeedForward, GeneHead, Pixels, Standardise, cosine_decay
-from stlib.losses import pearson_loss_per_gene
-from stlib.models import Config, Method
+from stlib.losses import mse_and_pearson
+from stlib.models import Config, Method, labelled
 from stlib.retrieval import Bank
 
 
@@ -178,7 +177,7 @@ class EGN(Method):
             )
         tokens = (c.patch_px // c.token_px) ** 2
         self.scale, self.bank = Standardise(shape.features), Bank("l2")
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=c.patch_px)
         self.embed = nn.Conv2d(3, d, c.token_px, c.token_px)
         self.position = nn.Parameter(torch.randn(tokens, d))
         self.project = Projector(shape.features, shape.genes, d, c.projector_layers)
@@ -193,28 +192,22 @@ class EGN(Method):
         self.head = GeneHead(2 * d, shape.genes)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        fields = ((batch.features, batch.expression, batch.patient) for batch in train)
-        features, expression, patient = (torch.cat(parts) for parts in zip(*fields, strict=True))
-        label = Standardise(self.shape.genes)
-        label.fit(expression)
-        self.scale.fit(features)
-        self.bank.fill(self.scale(features), label(expression), patient)
-        self.head.bias.data.copy_(label.mean)
+        features, expression, patient = labelled(train, "features", "expression", "patient")
+        self.bank.fill_standardised(self.scale, features, expression, patient)
+        self.head.start(expression)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         features = self.scale(batch.features)
         rows = self.bank.search(features, self.config.k, batch.patient)  # (N, K)
         guide = self.project(features, self.bank.features[rows], self.bank.expression[rows])
-        x = self.embed(adaptive_avg_pool2d(self.pixels(batch.patch), self.config.patch_px))
+        x = self.embed(self.pixels(batch.patch))
         x = x.flatten(2).transpose(1, 2) + self.position  # (N, T, d)
         for block in self.blocks:
             x, *guide = block(x, self.position, *guide)
         return {"expression": self.head(self.norm(torch.cat([self.pool(x), guide[0]], -1)))}
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        prediction, label = out["expression"], batch.expression
-        correlation = pearson_loss_per_gene(prediction, label)
-        return ((prediction - label) ** 2).mean() + self.config.correlation * correlation
+        return mse_and_pearson(out["expression"], batch.expression, self.config.correlation)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)

@@ -51,7 +51,7 @@ from torch_geometric.utils import scatter
 from stlib.batch import Batch, Shape
 from stlib.graph import knn_graph
 from stlib.layers import ArrayPosition, GeneHead, Pixels, TransformerBlock, in_chunks
-from stlib.losses import zinb_nll
+from stlib.losses import mse, seen, zinb_nll
 from stlib.models import Config, Method
 
 
@@ -155,10 +155,12 @@ class Hist2ST(Method):
     def prepare(self, train: Iterable[Batch]) -> None:
         labels, counts, sizes = [], 0, 0
         for batch in train:
-            labels.append(batch.expression.double())
+            rows = seen(batch.expression)
+            labels.append(batch.expression[rows])
             if self.config.zinb:
-                counts, sizes = counts + batch.counts.double().sum(0), sizes + size_factor(batch.counts).sum()
-        self.expression[1].bias.data = torch.cat(labels).mean(0).float()
+                part = batch.counts[rows]
+                counts, sizes = counts + part.double().sum(0), sizes + size_factor(part).sum()
+        self.expression[1].start(torch.cat(labels))
         if self.config.zinb:  # a location without any count of the panel has the size 0
             self.count["mean"].bias.data = (counts / sizes).clamp(min=1e-5).log().float()
 
@@ -207,10 +209,11 @@ class Hist2ST(Method):
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         y, c = out["expression"], self.config
-        loss = ((y - batch.expression) ** 2).mean()
-        if c.zinb:
-            mean = out["mean"] * size_factor(batch.counts)
-            loss = loss + c.zinb * zinb_nll(batch.counts, mean, out["dispersion"], out["dropout"])
+        loss = mse(y, batch.expression)
+        if c.zinb and (rows := seen(batch.counts)).any():
+            counts, law = batch.counts[rows], {name: out[name][rows] for name in self.count}
+            law["mean"] = law["mean"] * size_factor(counts)
+            loss = loss + c.zinb * zinb_nll(counts, **law)
         if c.views:
             loss = loss + c.distil * ((out["distilled"] - y) ** 2).mean()  # gradients to both sides
         return loss

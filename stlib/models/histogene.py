@@ -32,11 +32,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.layers import ArrayPosition, GeneHead, Pixels, TransformerBlock, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class HisToGene(Method):
 
     def __init__(self, config: HisToGeneConfig, shape: Shape):
         super().__init__(config, shape)
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=config.patch_px)
         self.patch = nn.Linear(3 * config.patch_px**2, config.width)
         self.position = ArrayPosition(shape.positions, config.width)
         self.dropout = nn.Dropout(config.dropout)
@@ -78,8 +78,7 @@ class HisToGene(Method):
         self.head = GeneHead(config.width, shape.genes)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels = torch.cat([batch.expression for batch in train])
-        self.head.bias.data = labels.double().mean(0).float()
+        self.head.start(*labelled(train, "expression"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         z = in_chunks(self._embed, batch.patch) + self.position(batch.array)  # (N, d)
@@ -87,11 +86,10 @@ class HisToGene(Method):
         return {"expression": self.head(self.norm(z))}
 
     def _embed(self, patch: Tensor) -> Tensor:
-        pixels = adaptive_avg_pool2d(self.pixels(patch), self.config.patch_px)
-        return self.patch(pixels.flatten(1))
+        return self.patch(self.pixels(patch).flatten(1))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return ((out["expression"] - batch.expression) ** 2).mean()
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.config.lr)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stlib.batch import Batch, Shape
-from stlib.models import Config, Method
+from stlib.models import Config, Method, labelled
 
 
 class Mean(Method):
@@ -21,7 +21,8 @@ class Mean(Method):
         self.register_buffer("profile", torch.zeros(shape.genes))
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        self.profile = torch.cat([batch.expression for batch in train]).double().mean(0).float()
+        (labels,) = labelled(train, "expression")
+        self.profile = labels.double().mean(0).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return {"expression": self.profile.expand(len(batch.row), -1)}

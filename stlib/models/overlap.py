@@ -18,8 +18,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from stlib.batch import Batch
-from stlib.graph import circle_overlap
 from stlib.models import Method
+from stlib.overlap import circle_overlap
 
 CANDIDATES = 12  # nearest known spots; on an array no more can overlap one circle
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from stlib.batch import Batch, Shape
 from stlib.layers import Standardise
 from stlib.linear import fit_ridge
-from stlib.models import Config, Method
+from stlib.models import Config, Method, labelled
 
 
 class Ridge(Method):
@@ -28,10 +28,7 @@ class Ridge(Method):
         self.register_buffer("bias", torch.zeros(shape.genes))
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        batches = list(train)
-        features = torch.cat([batch.features for batch in batches])
-        labels = torch.cat([batch.expression for batch in batches])
-        patients = torch.cat([batch.patient for batch in batches])
+        features, labels, patients = labelled(train, "features", "expression", "patient")
         self.standardise.fit(features)
         weight, bias = fit_ridge(self.standardise(features).numpy(), labels.numpy(), patients.numpy())
         self.weight, self.bias = torch.from_numpy(weight), torch.from_numpy(bias)

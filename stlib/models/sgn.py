@@ -35,14 +35,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, mse_loss, normalize
+from torch.nn.functional import leaky_relu, normalize
 from torch_geometric.nn import SAGEConv
 
 from stlib.batch import Batch, Shape
 from stlib.gene_text import SEGMENTS, read_gene_text
 from stlib.layers import Attention, FeedForward
-from stlib.losses import pearson_loss_per_gene
-from stlib.models import Config, Method
+from stlib.losses import mse_and_pearson
+from stlib.models import Config, Method, labelled
 from stlib.retrieval import nearest
 
 
@@ -167,7 +167,8 @@ class SGN(Method):
             self.register_buffer(f"text_{name}", value, persistent=False)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        self.mean = torch.cat([batch.expression for batch in train]).double().mean(0).float()
+        (labels,) = labelled(train, "expression")
+        self.mean = labels.double().mean(0).float()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the expression (N, G); in training with text that of some "genes" (g,), in their order."""
@@ -195,9 +196,7 @@ class SGN(Method):
         return self.genes(self.text_tokens[rows], self.text_segment[rows], length)
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        label = batch.expression[:, out["genes"]]
-        pearson = pearson_loss_per_gene(out["expression"], label)
-        return mse_loss(out["expression"], label) + self.config.pearson * pearson
+        return mse_and_pearson(out["expression"], batch.expression[:, out["genes"]], self.config.pearson)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)

@@ -24,12 +24,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
 from stlib.layers import GeneHead, Pixels, dihedral, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,22 @@ class STNet(Method):
 
     def __init__(self, config: STNetConfig, shape: Shape):
         super().__init__(config, shape)
-        self.pixels = Pixels()
+        self.pixels = Pixels(side=config.patch_px)
         self.encoder = backbone(config.encoder)
         self.head = GeneHead(width(self.encoder), shape.genes)
         nn.init.zeros_(self.head.weight)
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels = torch.cat([batch.expression for batch in train])
-        self.head.bias.data = labels.double().mean(0).float()
+        self.head.start(*labelled(train, "expression"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return {"expression": self._expression(batch.patch)}
 
     def _expression(self, patch: Tensor) -> Tensor:
-        pixels = self.pixels(patch)
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        return self.head(self.encoder(pixels))
+        return self.head(self.encoder(self.pixels(patch)))
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return ((out["expression"] - batch.expression) ** 2).mean()
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.config.lr, momentum=self.config.momentum)

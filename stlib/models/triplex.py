@@ -44,13 +44,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, tokens
 from stlib.features import AROUND
 from stlib.layers import GeneHead, Pixels, Standardise, TransformerBlock, in_chunks
-from stlib.models import Config, Method
+from stlib.losses import mse
+from stlib.models import Config, Method, labelled
 
 
 class Stack(NamedTuple):
@@ -148,7 +148,8 @@ class TRIPLEX(Method):
         super().__init__(config, shape)
         d = config.width
         self.encoder = backbone(config.encoder)
-        self.pixels = Pixels(*(self.encoder.pretrained_cfg[key] for key in ("mean", "std")))
+        cfg = self.encoder.pretrained_cfg
+        self.pixels = Pixels(cfg["mean"], cfg["std"], config.patch_px)
         self.standardise = Standardise(shape.features)
         same = nn.Identity()
         self.project_patch = (
@@ -167,10 +168,10 @@ class TRIPLEX(Method):
         )
 
     def prepare(self, train: Iterable[Batch]) -> None:
-        labels, features = zip(*((batch.expression, batch.features) for batch in train), strict=True)
-        self.standardise.fit(torch.cat(features))
+        features, labels = labelled(train, "features", "expression")
+        self.standardise.fit(features)
         for head in self.heads.values():
-            head.bias.data = torch.cat(labels).double().mean(0).float()
+            head.start(labels)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the expression (N, G); in training also that of each view, all of the drawn "rows" alone."""
@@ -194,10 +195,7 @@ class TRIPLEX(Method):
 
     def _fuse(self, batch: Batch, context: Tensor, rows: Tensor) -> list[Tensor]:
         """Return the predictions (n, G) of fusion, target, neighbourhood and context for some spots."""
-        pixels = self.pixels(batch.patch[rows])
-        if self.config.patch_px:
-            pixels = adaptive_avg_pool2d(pixels, self.config.patch_px)
-        target = self.project_patch(tokens(self.encoder, pixels))  # (n, T, d)
+        target = self.project_patch(tokens(self.encoder, self.pixels(batch.patch[rows])))  # (n, T, d)
 
         inside = batch.neighbour_inside[rows]  # (n, 25)
         mask = target.new_zeros(inside.shape).masked_fill(~inside, -torch.inf)[:, None, None]
@@ -216,9 +214,9 @@ class TRIPLEX(Method):
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         y, fused, alpha = batch.expression[out["rows"]], out["expression"], self.config.alpha
-        loss = ((fused - y) ** 2).mean()
+        loss = mse(fused, y)
         for name in ("target", "neighbours", "context"):
-            loss = loss + (1 - alpha) * ((out[name] - y) ** 2).mean()
+            loss = loss + (1 - alpha) * mse(out[name], y)
             loss = loss + alpha * ((out[name] - fused) ** 2).mean()
         return loss
 

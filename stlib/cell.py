@@ -1,0 +1,55 @@
+"""The parameters cell of a notebook: what it may hold, and that nothing else came in.
+
+papermill writes the values it was told into a cell of their own, below that one. A name that the notebook
+does not declare it only logs, and goes on with the defaults; here it ends the run.
+"""
+
+from typing import Any
+
+from stlib import paths
+from stlib.params import Record, Setting, nearest, parse
+
+
+class Parameters(Record):
+    """What the parameters cell of a notebook may hold. A misspelt name is refused."""
+
+    dataset: str
+    model: str = ""
+    setting: Setting = "strict"
+    seed: int = 0
+    data: str = ""
+    table: str = ""
+    missing: str = "refuse"
+
+
+def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
+    """Read the parameters of a notebook from its names, and refuse what it does not declare.
+
+    Parameters
+    ----------
+    cell
+        ``globals()`` of the notebook, right after its parameters cell: every plain value is a parameter.
+    notebook
+        Its name, e.g. ``04_train_2d``.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not one of the notebook's own, or of another type.
+    """
+    hidden = {"In", "Out"}
+    plain = {key: value for key, value in cell.items() if not key.startswith("_") and key not in hidden
+             and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
+    declared = _declared(notebook)
+    for key in plain.keys() - declared:
+        raise ValueError(
+            f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
+        )
+    return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
+
+
+def _declared(notebook: str) -> set[str]:
+    """Return the names that the parameters cell of a notebook assigns."""
+    cells = (paths.NOTEBOOKS / f"{notebook}.py").read_text().split("\n# %%")
+    (cell,) = [cell for cell in cells if 'tags=["parameters"]' in cell.splitlines()[0]]
+    return {line.split(":")[0].split("=")[0].strip() for line in cell.splitlines()[1:] if "=" in line}

@@ -1,0 +1,158 @@
+"""Slides and what lies on them: images side by side, spots on tissue, sections before and after alignment.
+
+Each function returns a figure that no window holds (`display` shows it once), as those of `stlib.figures`.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from stlib import paths, plots
+from stlib.alignment import Registration, rescale
+from stlib.params import Params
+from stlib.plots import DOUBLE_MM, inches
+from stlib.sections import Section, load_sections
+from stlib.slide import Slide
+from stlib.views import warp
+
+OVERLAY_UM = 16  # um per px of the overlays
+PATCH_UM = 1200  # side of the patch of tissue under registered spots
+CORNERS = 60  # of a spot's outline
+
+
+def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
+    """Draw images (h, w, 3) side by side, each under its name."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width = min(DOUBLE_MM / columns, 34)
+    tallest = max(image.shape[0] / image.shape[1] for image in images.values())
+    figure, axes = _grid(rows, columns, width * columns, rows * (width * tallest + 5))
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
+        ax.imshow(image, interpolation="antialiased")
+        ax.set_title(name)
+    return figure
+
+
+def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:
+    """Draw a slide, its spots as circles of their true size, and a value at each of them.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    section
+        With a slide.
+    values
+        One per spot (N,).
+    label
+        Of the colour bar.
+    """
+    with Slide(paths.slide_file(params.name, section.name)) as slide:
+        image, scale = slide.thumbnail(OVERLAY_UM / 2)
+    places = section.position * section.um_per_px
+    figure, ((left, right),) = _grid(1, 2, 130, 62)
+    plots.picture(image, scale * section.um_per_px, left)
+    left.set_title(f"slide {section.name} and its {len(section)} spots")
+    plots.outlines(places, section.size_um, left, "black")
+    plots.gene_map(values, places, right, *plots.shared_limits(values), 0.9 * section.pitch_um)
+    bar = figure.colorbar(
+        right.collections[0], ax=[right], label=label, extend="both", shrink=0.7, aspect=18, pad=0.01
+    )
+    bar.outline.set_visible(False)
+    return figure
+
+
+def alignment(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
+    """Draw each section of a stack over the middle one, as it lies and aligned, and all spots in one frame.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    stack
+        Its sections, in cutting order.
+    registrations
+        Section -> map to the middle one.
+    """
+    images, scales, um_per_px = {}, {}, {}
+    for name in stack:
+        with Slide(paths.slide_file(params.name, name)) as slide:
+            images[name], scales[name] = slide.thumbnail(OVERLAY_UM)
+            um_per_px[name] = slide.um_per_px
+    middle = stack[len(stack) // 2]
+    others = [name for name in stack if name != middle]
+    fixed, fixed_um = images[middle], scales[middle] * um_per_px[middle]  # um per px of the thumbnail
+    width = min(DOUBLE_MM / (len(others) + 1), 46)
+    height = 2 * (width * fixed.shape[0] / fixed.shape[1] + 5)
+    figure, axes = _grid(2, len(others) + 1, width * (len(others) + 1), height)
+    for name, (above, under) in zip(others, axes.T, strict=False):
+        image, glass = images[name], float(np.quantile(images[name], 0.95))
+        as_it_lies = rescale(np.eye(2, 3), 1 / (scales[name] * um_per_px[name]), 1 / fixed_um)
+        before = warp(image, as_it_lies, fixed.shape[:2], fill=glass)
+        after = registrations[name].warp(image, scales[name], fixed.shape[:2], fixed_um, fill=glass)
+        for ax, drawn, title in ((above, before, "as it lies"), (under, after, "aligned")):
+            plots.overlay(fixed, drawn, ax)
+            ax.set_title(f"{name} on {middle}, {title}")
+    sections = load_sections(params, stack)
+    hues = plt.get_cmap("plasma")(np.linspace(0, 0.85, len(stack)))
+    for ax, title in zip(axes[:, -1], ("spots as they lie", "spots aligned"), strict=True):
+        for hue, (name, section) in zip(hues, sections.items(), strict=True):
+            own = section.position * section.um_per_px
+            places = own if ax is axes[0, -1] else registrations[name].to_um(section.position)
+            plots.outlines(places, section.size_um, ax, hue, name)
+        ax.set(xlim=(0, fixed.shape[1] * OVERLAY_UM), ylim=(fixed.shape[0] * OVERLAY_UM, 0), title=title)
+        ax.set_axis_off()
+    handles = [Line2D([], [], marker="o", ls="none", mfc="none", color=hue) for hue in hues]
+    figure.legend(handles, stack, loc="outside lower center", ncols=len(stack))
+    return figure
+
+
+def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
+    """Draw a patch of the middle section, and over it the outlines of each other section's spots, as mapped.
+
+    The patch is the same in every panel: `PATCH_UM` wide, about the middle of the middle section's spots.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    stack
+        Its sections, in cutting order.
+    registrations
+        Section -> map to the middle one.
+    """
+    middle = stack[len(stack) // 2]
+    sections = load_sections(params, stack)
+    centre = sections[middle].position.mean(0)  # px
+    with Slide(paths.slide_file(params.name, middle)) as slide:
+        side = np.rint(PATCH_UM / slide.um_per_px).astype(int)
+        corner = np.rint(centre - side / 2).astype(int)
+        patch, um_per_px = slide.read(*corner, *side), slide.um_per_px
+    others = [name for name in stack if name != middle] or [middle]
+    width = min(DOUBLE_MM / len(others), 60)
+    figure, (axes,) = _grid(1, len(others), width * len(others), width + 5)
+    turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
+    for name, ax in zip(others, axes, strict=True):
+        section = sections[name]
+        outline = (
+            section.position[:, None] + section.size_um / 2 * circle / section.um_per_px
+        )  # (N, corners, 2)
+        places = registrations[name].to_um(outline) - corner * um_per_px
+        plots.picture(patch, um_per_px, ax)
+        ax.add_collection(PolyCollection(places, facecolors="none", edgecolors="red", linewidths=0.8))
+        ax.set(xlim=(0, PATCH_UM), ylim=(PATCH_UM, 0), title=f"spots of {name} on {middle}")
+    return figure
+
+
+def _grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
+    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
+    plt.close(figure)
+    return figure, axes
