@@ -20,7 +20,7 @@ dataset: str = "toy"  # a file in params/
 
 # %%
 p = parameters(globals(), "07_ablations")
-run = Run("ablations", p.dataset)
+run = Run("ablations", p.dataset).begin()
 params = run.params
 display(show.settings(params))
 
@@ -60,7 +60,7 @@ for name, sentences in words.items():
 folder = paths.RESULTS / p.dataset
 numbers = found.drop(columns="patients").round(4)
 n, seeds = found["n"].max(), found["seeds"].max()
-lines = [f"Variant minus full model in the same {n} patients, {seeds} seeds averaged; p paired, after Holm.", ""]
+lines = [f"Variant minus full model in the same {n} patients, {seeds} seeds averaged; p after Holm.", ""]
 for name, sentences in words.items():
     lines += [f"**{metrics.find(name).label}**", "", *(f"- {sentence}" for sentence in sentences), ""]
 print(figures.save(drawn, paths.FIGURES / p.dataset / "ablations.png").relative_to(paths.OUT))

@@ -22,7 +22,7 @@ table: str = "asign_tables1"  # a file in tables/, of the kind `costs`
 
 # %%
 p = parameters(globals(), "12_cost")
-run = Run("cost", p.dataset, p.table)
+run = Run("cost", p.dataset, p.table).begin()
 params = run.params
 display(show.settings(params, run))
 
