@@ -9,6 +9,7 @@
 # are noise.
 
 # %%
+import torch
 from IPython.display import Markdown, display
 
 from stlib import cost, paths, render, show
@@ -51,7 +52,8 @@ print("\n".join(lines) or "every row was measured at the table's batch")
 
 # %%
 found = cost.frame(declared, params, measured)
-notes = [f"Measured on {device()}, in float32.", *absences(declared, p.dataset), *lines]
+on = f"{device()}, {torch.get_num_threads()} threads"
+notes = [f"Measured on {on}, in float32.", *absences(declared, p.dataset), *lines]
 laid = cost.layout(declared, found, notes)
 display(Markdown(render.markdown(laid)))
 
