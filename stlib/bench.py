@@ -2,8 +2,8 @@
 
 A method is built with the settings of its own paper, its image encoder with random weights (they cost the
 same), and takes a few steps on locations of the dataset whose patches are noise of the wanted size. On a GPU
-the batch is measured as it is. On a CPU three small batches are (`SMALL`), and where the batch would take
-longer than `LONGEST_S`, they stand for it, see `stlib.cost`. The shortest of several steps counts: other work
+the batch is measured as it is. On a CPU three small batches are (`SMALL`), and where the batch takes more
+than `MOST_GFLOP`, they stand for it, see `stlib.cost`. The shortest of several steps counts: other work
 on the machine only makes a step longer.
 
 Operations are those that PyTorch's counter knows: products of matrices, convolutions and attention, a
@@ -34,7 +34,7 @@ from stlib.tables import CostRow
 from stlib.train import panel_of
 
 SMALL = (2, 4, 8)  # locations in the steps that a CPU takes
-LONGEST_S = 10.0  # a step that a CPU takes as it is
+MOST_GFLOP = 100.0  # of a step that a CPU takes as it is
 REPEATS, ENOUGH_S = 5, 2.0  # steps whose shortest time counts, and when there are enough
 
 
@@ -217,8 +217,7 @@ class Bench:
             return [self.measure(n)]
         self.seconds(self.batch(SMALL[0]))
         small = [self.measure(size) for size in SMALL]
-        at_most = small[-1].step_s / SMALL[-1] * n  # what a step costs once, it costs here n / 8 times
-        return [self.measure(n)] if at_most < LONGEST_S else small
+        return [self.measure(n)] if small[-1].step_gflop / SMALL[-1] * n < MOST_GFLOP else small
 
     def _held(self, batch: Batch) -> list[Tensor]:
         """Return what is in memory before a step: parameters, buffers, the optimiser's state, the batch."""

@@ -67,10 +67,10 @@ def test_a_step_by_pencil(monkeypatch):
     assert step.update_gb * 1e9 >= held + 4 * 2000
 
 
-def test_a_cpu_takes_the_batch_itself_only_if_that_is_quick(monkeypatch):
+def test_a_cpu_takes_the_batch_itself_only_if_that_is_little_work(monkeypatch):
     found = made(monkeypatch)
     assert [step.batch for step in found.steps(16)] == [16]
-    monkeypatch.setattr(bench, "LONGEST_S", 0.0)
+    monkeypatch.setattr(bench, "MOST_GFLOP", 0.0)
     assert [step.batch for step in found.steps(16)] == list(bench.SMALL)
 
 
