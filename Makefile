@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d tables figures audit,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d tables ablations figures audit cost,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
@@ -31,7 +31,7 @@ READY := .venv/.ready
 UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 help:  ## what can be made
-	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-22s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9%-]+:.*##' Makefile $(wildcard build/tables.mk) | sed 's/:[^#]*## */\t/' | awk -F'\t' '{printf "  make %-24s %s\n", $$1, $$2}'
 	@echo "  with DATASET=toy|her2st|her2st_small ...  DATA=folder  JOBS=2  LAUNCH="
 
 env: $(READY)  ## the environment in .venv, from requirements.lock
@@ -93,6 +93,10 @@ runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
 	$(call execute,-r dataset $*)
+runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATIONS),$$(RUNS_$$(table)_$$*) tables/$$(table).yaml)
+	$(call execute,-r dataset $*)
+runs/cost/%/run.json: build/12_cost.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
+	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
@@ -102,29 +106,33 @@ prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and 
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
+ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN buys, from the runs of its Tables II, III, IV, S2
+	@cat results/$(DATASET)/ablations.md
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
 audit:  ## the control table from counts alone (DATASET=her2st)
 	@$(MAKE) runs/audit/$(DATASET)/run.json DATASET=$(DATASET)
 	@cat "$$(ls -t results/$(DATASET)/audit*.md | head -n 1)"
 
 rendered: $(READY)  ## the executed toy notebooks that people browse
-	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
+	@$(MAKE) reproduce-table1 ablations reproduce-asign-tables1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(PY) -m stlib.rendered
 
 test: $(READY)  ## all tests: library, models, notebooks
 	@$(MAKE) prepare DATASET=toy
 	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) test-notebooks
+# not re-run: 07 needs every run of the ablations, 12 takes minutes and measures time
+LONG := notebooks/rendered/07% notebooks/rendered/12%
 test-notebooks: $(READY)  ## re-run the rendered notebooks in a fresh folder and compare
 	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; export STLIB_OUT="$$out"; \
 	nbval="$(PY) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200"; \
-	$$nbval -n $(JOBS) --dist loadfile $(filter-out notebooks/rendered/08% notebooks/rendered/09%,$(wildcard notebooks/rendered/*.ipynb)) && \
+	$$nbval -n $(JOBS) --dist loadfile $(filter-out $(LONG) notebooks/rendered/08% notebooks/rendered/09%,$(wildcard notebooks/rendered/*.ipynb)) && \
 	$$nbval $(sort $(filter notebooks/rendered/08% notebooks/rendered/09%,$(wildcard notebooks/rendered/*.ipynb)))
 clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare train figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab data prepare train ablations figures audit rendered test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

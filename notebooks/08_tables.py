@@ -9,7 +9,7 @@
 # %%
 from IPython.display import Markdown, display
 
-from stlib import conditions, paths, render, show
+from stlib import conditions, layout, paths, render, show
 from stlib.cell import parameters
 from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
@@ -37,17 +37,17 @@ print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
 # ## The numbers
 #
 # Computed from predictions alone, by the same lines for every method. Reductions against the papers are
-# printed under the table.
+# printed under the table, and so is what is known to be wrong with the reported numbers.
 
 # %% tags=["nbval-check-output"]
 scores = patient_scores(declared, p.dataset)
 found = frame(declared, p.dataset, scores)
 notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(needed)]
-text = render.markdown(declared, found, notes)
+laid = layout.scores(declared, found, notes)
 print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
 
 # %%
-display(Markdown(text))
+display(Markdown(render.markdown(laid)))
 
 # %% [markdown]
 # ## What it took
@@ -67,7 +67,7 @@ display(report)
 # %%
 folder = paths.RESULTS / p.dataset
 for suffix, render_as in render.RENDERERS.items():
-    written = paths.write_text(folder / f"{p.table}.{suffix}", render_as(declared, found, notes))
+    written = paths.write_text(folder / f"{p.table}.{suffix}", render_as(laid))
     print(written.relative_to(paths.OUT))
 patients = by_patient(declared, p.dataset, scores).round(declared.decimals)
 written = paths.write_text(folder / f"{p.table}.patients.csv", patients.to_csv(index=False))

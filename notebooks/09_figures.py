@@ -3,17 +3,19 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, and the registration. **Out:** `figures/<dataset>/`.
-# **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, prepared sections, and the registration. **Out:**
+# `figures/<dataset>/`. **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display
 
-from stlib import figures, overlays, paths, show
+from stlib import comparisons, figures, overlays, overviews, paths, show
 from stlib.alignment import load_registration
 from stlib.cell import parameters
+from stlib.profile import panels, profile
 from stlib.results import Run
-from stlib.scores import frame, patient_scores
+from stlib.scores import by_patient, frame, patient_scores
+from stlib.sections import load_sections
 from stlib.tables import load_table
 
 # %% tags=["parameters"]
@@ -32,11 +34,28 @@ display(show.settings(params))
 
 # %%
 table = load_table("table1")
-drawn = {"table1": figures.table_dots(frame(table, p.dataset, patient_scores(table, p.dataset)))}
+scores = patient_scores(table, p.dataset)
+drawn = {"table1": overviews.table_dots(frame(table, p.dataset, scores))}
 display(drawn["table1"])
 
 # %% [markdown]
-# ## Maps of single genes: measured, and each method beside it
+# ## Patient by patient (figure 4 of ASIGN)
+#
+# The paper's figure does not say what a sample is; here it is a patient. Welch's test treats the patients
+# of two methods as different people, as the paper does; the paired test beside it does not, and is
+# corrected for the number of methods (Holm).
+
+# %%
+patients = by_patient(table, p.dataset, scores)
+tests = comparisons.against(patients)
+drawn["asign_figure4"] = overviews.patient_boxes(patients, tests)
+display(drawn["asign_figure4"])
+
+# %% tags=["nbval-check-output"]
+print(tests[tests["metric"] == "pcc_per_gene"][["protocol", "label", "n"]].to_string(index=False))
+
+# %% [markdown]
+# ## Maps of single genes: measured, and each method beside it (figure 5 of ASIGN)
 #
 # One colour scale over all panels of a gene. Under each map: the squared error of that gene in that section.
 
@@ -47,7 +66,30 @@ for gene in params.showcase:
         display(drawn[f"{gene}_{protocol}"])
 
 # %% [markdown]
-# ## The sections of a block before and after alignment
+# ## What the dataset holds (figure 6 of ASIGN)
+#
+# Spots are patches of the finest level; the region and the global level are the cells of a grid that hold a
+# spot.
+
+# %% tags=["nbval-check-output"]
+sections = load_sections(params, params.patient_of)
+counted = profile(params, sections)
+print(counted.to_string())
+
+# %%
+drawn["asign_figure6"] = overviews.dataset_profile(counted, f"{params.title}: sections with a slide")
+display(drawn["asign_figure6"])
+
+# %% [markdown]
+# ## The genes that are predicted (figure 8 of ASIGN)
+
+# %%
+genes, everywhere = panels(params, sections)
+drawn["asign_figure8"] = overviews.gene_list(genes, everywhere, params.showcase)
+display(drawn["asign_figure8"])
+
+# %% [markdown]
+# ## The sections of a block before and after alignment (figure 7 of ASIGN)
 #
 # A dataset without folds of the protocol 3d needs no alignment and has none.
 
@@ -65,4 +107,6 @@ if "3d" in params.folds:
 # %%
 for name, figure in drawn.items():
     print(figures.save(figure, paths.FIGURES / p.dataset / f"{name}.png").relative_to(paths.OUT))
+text = tests.to_csv(index=False, float_format="%.3g")
+print(paths.write_text(paths.FIGURES / p.dataset / "asign_figure4.csv", text).relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

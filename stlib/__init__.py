@@ -14,6 +14,9 @@ methods                `models/` (one file each), `layers`, `losses`, `linear`, 
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `cell` (the parameters of a notebook)
-numbers                `metrics`, `audit` (from counts alone), `tables` (declared), `scores`, `render`
-pages                  `plots`, `figures`, `overlays`, `show`, `conditions` (of the runs), `rendered` (for browsing)
+numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
+tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
+what a step costs      `bench` (measures), `cost` (its table)
+figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
+pages                  `show`, `rendered` (for browsing)
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stlib import datasets, metrics, paths
+from stlib import datasets, metrics, paths, statistics
 from stlib.expression import log_proportion, panel_counts
 from stlib.params import Params
 from stlib.predictions import Predictions, concatenate
@@ -98,7 +98,7 @@ def control_table(params: Params, sections: dict[str, Section], panel: list[str]
         row = {"control": control, "tested on": tested_on}
         by_fold = {name: metrics.by_fold(predictions, name).mean() for name in NAMES}
         rows.append(row | {"mean over": "folds"} | by_fold)
-    found = {name: metrics.summary(metrics.score(predictions, name)) for name in NAMES}
+    found = {name: statistics.summary(metrics.score(predictions, name)) for name in NAMES}
     spread = {f"{name}_sd": summary.sd for name, summary in found.items()}
     means = {name: summary.mean for name, summary in found.items()}
     rows.append(row | {"mean over": "patients"} | means | spread)

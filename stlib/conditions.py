@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from stlib.models import method
+from stlib.models import Config, method
 from stlib.results import Run
+from stlib.train import config_of
 
 
 def reductions(runs: list[Run]) -> list[str]:
@@ -16,7 +17,8 @@ def reductions(runs: list[Run]) -> list[str]:
     Parameters
     ----------
     runs
-        Those of one table; the shared run of the controls stands for its members.
+        Those of one table; the shared run of the controls stands for its members. What several say is said
+        once.
     """
     params = runs[0].params
     encoder = params.encoder
@@ -33,21 +35,36 @@ def reductions(runs: list[Run]) -> list[str]:
         notes.append(f"The choice of the epoch ends {patience}.")
     if params.training.precision == "bf16-mixed":
         notes.append("Networks are trained and applied in bfloat16, their gene heads in float32.")
-    return notes + [note for run in runs for member in run.members if (note := _changed(member))]
+    said = [note for run in runs for member in run.members for note in (_reduced(member), _varied(member))]
+    return notes + [note for note in dict.fromkeys(said) if note]
 
 
-def _changed(run: Run) -> str:
-    """Return what differs from the settings of the method's paper, or nothing."""
+def _reduced(run: Run) -> str:
+    """Return what differs from the settings of the method's paper, its variant aside, or nothing."""
     found = method(run.model)
-    paper = found.Config(**found.PROTOCOLS[run.step])
-    pairs = [
-        (field.name, _plain(getattr(run.config, field.name)), _plain(getattr(paper, field.name)))
-        for field in fields(paper)
-    ]
-    listed = ", ".join(f"{name} {ours} ({theirs})" for name, ours, theirs in pairs if ours != theirs)
+    stem = run.model.split("@")[0]
+    listed = _different(config_of(run.params, stem, run.step), found.Config(**found.PROTOCOLS[run.step]))
     if not listed:
         return ""
-    return f"{run.model}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
+    return f"{stem}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
+
+
+def _varied(run: Run) -> str:
+    """Return what a variant changes in its method, or nothing."""
+    stem, _, variant = run.model.partition("@")
+    if not variant:
+        return ""
+    listed = _different(run.config, config_of(run.params, stem, run.step))
+    return f"{run.model}, {run.step}: as {stem}, whose settings stand in brackets, but {listed}."
+
+
+def _different(ours: Config, theirs: Config) -> str:
+    """List the settings in which two records differ, ours first."""
+    pairs = [
+        (field.name, _plain(getattr(ours, field.name)), _plain(getattr(theirs, field.name)))
+        for field in fields(theirs)
+    ]
+    return ", ".join(f"{name} {own} ({other})" for name, own, other in pairs if own != other)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""Whole figures, composed from the functions of `stlib.plots`.
+"""Whole figures of slides, genes and trainings, composed from the functions of `stlib.plots`.
 
-They are drawn from predictions, results and prepared data, never from a model.
+They are drawn from predictions, results and prepared data, never from a model. Figures of numbers are
+`stlib.overviews`.
 
 Each function returns a figure that no window holds (`display` shows it once); `save` writes it.
 """
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,7 +19,8 @@ from PIL import Image
 
 from stlib import metrics, paths, plots
 from stlib.params import Params
-from stlib.plots import DOUBLE_MM, SINGLE_MM, inches
+from stlib.plots import DOUBLE_MM, SINGLE_MM
+from stlib.plots import grid as _grid
 from stlib.predictions import Predictions
 from stlib.scores import Load, read_run
 from stlib.tables import Table, rows_for, runs_of
@@ -37,41 +38,11 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
-    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
-    plt.close(figure)
-    return figure, axes
-
-
 def _sentence(text: str) -> Figure:
     """Return a figure that says why there is nothing to draw."""
     figure, ((ax,),) = _grid(1, 1, SINGLE_MM, 8)
     ax.set_axis_off()
     ax.text(0, 0.5, text, va="center")
-    return figure
-
-
-# ---- tables ----------------------------------------
-
-
-def table_dots(found: pd.DataFrame) -> Figure:
-    """Draw a table: one panel per metric, one line per row, in the order of the table.
-
-    Parameters
-    ----------
-    found
-        From `stlib.scores.frame`.
-    """
-    names = list(found["metric"].unique())
-    lines = len(found) // len(names) + 1.5 * found.groupby(["protocol", "setting"]).ngroups
-    figure, (axes,) = _grid(1, len(names), DOUBLE_MM, 4.2 * lines + 18)
-    for ax, name in zip(axes, names, strict=True):
-        plots.dot_plot(found[found["metric"] == name], ax)
-        ax.tick_params(axis="y", labelleft=ax is axes[0])
-        ax.locator_params(axis="x", nbins=4)
-    legend = max((plots.dot_legend(ax) for ax in axes), key=len)
-    figure.legend(handles=legend, loc="outside lower center", ncols=len(legend))
     return figure
 
 
@@ -137,7 +108,8 @@ def gene_across_methods(
 ) -> Figure:
     """Draw a gene as measured and as every row of a protocol predicts it, on one test section.
 
-    The section is the middle one of the scored sections of the first patient of the first fold.
+    The section is the middle one of the sections of the first patient of the first fold that are known in no
+    protocol, so that the methods of two protocols can be held beside each other.
 
     Parameters
     ----------
@@ -160,7 +132,7 @@ def gene_across_methods(
             return _sentence(f"{gene} is not in the panel of fold {fold} ({protocol})")
         obs = predictions.obs.reset_index(drop=True)
         scored = obs[(obs["patient"] == patient) & ~obs["known"].to_numpy(bool)]
-        sections = list(scored["section"].unique())
+        sections = [name for name in scored["section"].unique() if name != params.known.get(patient)]
         section = sections[len(sections) // 2]
         rows = scored.index[scored["section"] == section]
         column = list(predictions.genes).index(gene)

@@ -25,11 +25,10 @@ section has no per-gene correlation at all. Rows marked `known` are never scored
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from stlib.params import nearest
 from stlib.predictions import Predictions
@@ -328,34 +327,3 @@ def constant(predictions: Predictions) -> bool:
             if np.ptp(fold.prediction[index], axis=0).any():
                 return False
     return True
-
-
-class Summary(NamedTuple):
-    """A mean over units (patients, or folds) with its spread."""
-
-    mean: float
-    sd: float  # sample standard deviation (n - 1); NaN for one unit
-    low: float  # 95 % interval of the mean, Student's t; NaN for one unit
-    high: float
-    n: int  # units with a defined value
-
-
-def summary(values: pd.Series) -> Summary:
-    """Summarise scores over patients: mean, standard deviation and a 95 % interval by Student's t.
-
-    Undefined scores are left out and `n` says how many are left. One patient has no spread: sd and interval
-    are NaN.
-
-    Examples
-    --------
-    >>> [round(float(number), 2) for number in summary(pd.Series([1.0, 2.0, 3.0]))]
-    [2.0, 1.0, -0.48, 4.48, 3.0]
-    """
-    defined = values.to_numpy(np.float64)
-    defined = defined[~np.isnan(defined)]
-    n = len(defined)
-    if n < 2:
-        return Summary(float(defined[0]) if n else float("nan"), *[float("nan")] * 3, n)
-    mean, sd = float(defined.mean()), float(defined.std(ddof=1))
-    half = float(stdtrit(n - 1, 0.975)) * sd / n**0.5
-    return Summary(mean, sd, mean - half, mean + half, n)

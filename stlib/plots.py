@@ -2,8 +2,8 @@
 
 Sizes are those of the printed column, in mm; text is 7 to 8 pt: importing this module sets the look
 (`STYLE`). Tissue maps have equal aspect, no ticks, y downwards as on the slide, a scale bar, and points that
-stay pixels inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Controls
-are grey and hollow.
+stay pixels inside a vector file. All panels of one gene share one colour scale (`shared_limits`). Charts of
+numbers are drawn by `stlib.charts`.
 """
 
 from pathlib import Path
@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
-from matplotlib.lines import Line2D
-
-from stlib import metrics
+from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("style.mplstyle")
 plt.style.use(STYLE)
@@ -61,120 +59,11 @@ def inches(*mm: float) -> tuple[float, ...]:
     return tuple(length / 25.4 for length in mm)
 
 
-# ---- tables as dots ----------------------------------------
-
-
-def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw one metric of a table: a dot per row with its 95 % interval, the paper's number as a cross.
-
-    A control is a hollow grey circle, a ceiling a hollow grey diamond. A dashed line stands at the best
-    control of each section: what lies on its worse side is not worth its cost. A row without a value says
-    "undefined".
-
-    Parameters
-    ----------
-    found
-        Lines of `stlib.scores.frame`, of one metric.
-    ax
-        Where to draw. Its artists are labelled, for ``ax.legend()``.
-
-    Raises
-    ------
-    ValueError
-        If there is not exactly one metric.
-    """
-    names = found["metric"].unique()
-    if len(names) != 1:
-        raise ValueError(
-            f"a dot plot shows one metric, found {len(names)} ({', '.join(names)}); select the lines of one"
-        )
-    metric = metrics.find(names[0])
-    ticks, labels, bold, y = [], [], [], 0
-    for (protocol, setting), section in found.groupby(["protocol", "setting"], sort=False):
-        ticks.append(y)
-        labels.append(f"{protocol}, {setting}")
-        bold += ["bold", *["normal"] * len(section)]
-        places = np.arange(y + 1, y + 1 + len(section))
-        for place, row in zip(places, section.to_dict("records"), strict=True):
-            _dot(row, place, ax)
-        controls = section.loc[section["role"] == "control", "mean"].dropna()
-        if len(controls):
-            best = controls.max() if metric.higher_is_better else controls.min()
-            ax.plot(
-                [best, best],
-                [y + 0.5, places[-1] + 0.5],
-                color=GREY,
-                lw=0.8,
-                ls=(0, (3, 2)),
-                zorder=1,
-                label="best control",
-            )
-        ticks.extend(places)
-        labels.extend(section["label"])
-        y = places[-1] + 1.5
-    ax.set_yticks(ticks, labels)
-    for tick, weight in zip(ax.yaxis.get_major_ticks(), bold, strict=True):
-        tick.label1.set_fontweight(weight)
-    ax.set_ylim(y - 0.5, -0.7)
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    name = metric.label.replace(", ", ",\n")  # two lines: five panels stand side by side
-    ax.set_xlabel(f"{name}\n({'higher' if metric.higher_is_better else 'lower'} is better)")
-    return ax
-
-
-def _dot(row: dict, y: float, ax: Axes) -> None:
-    """Draw the value, interval and reported value of one row."""
-    hue = colour(row["model"]) if row["role"] == "method" else GREY
-    if np.isnan(row["mean"]):
-        clear = {
-            "facecolor": "white",
-            "edgecolor": "none",
-            "pad": 0.5,
-        }  # the line of the best control may pass here
-        ax.text(
-            0.05,
-            y,
-            "undefined",
-            color=GREY,
-            style="italic",
-            va="center_baseline",
-            transform=ax.get_yaxis_transform(),
-            bbox=clear,
-        )
-    else:
-        ax.plot([row["low"], row["high"]], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
-        marker = "D" if row["role"] == "ceiling" else "o"
-        face = hue if row["role"] == "method" else "white"
-        ax.plot(
-            row["mean"],
-            y,
-            marker,
-            color=hue,
-            mfc=face,
-            mew=1,
-            ms=4 if marker == "D" else 5,
-            zorder=3,
-            label=row["role"],
-        )
-    if not np.isnan(row["reported"]):
-        ax.plot(row["reported"], y, "x", color="black", ms=4, mew=0.9, zorder=4, label="reported")
-
-
-def dot_legend(ax: Axes) -> list[Line2D]:
-    """Return one artist for each kind that a dot plot shows, for ``figure.legend(handles=...)``."""
-    kinds = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    shown = [
-        artist
-        for kind in ("method", "control", "ceiling", "reported", "best control")
-        if (artist := kinds.get(kind))
-    ]
-    return [_neutral(artist) if artist.get_label() == "method" else artist for artist in shown]
-
-
-def _neutral(artist: Line2D) -> Line2D:
-    """Return a black copy: the legend speaks of all methods, not of one."""
-    return Line2D([], [], marker="o", ls="none", color="black", ms=artist.get_markersize(), label="method")
+def grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
+    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
+    plt.close(figure)
+    return figure, axes
 
 
 # ---- maps of tissue ----------------------------------------

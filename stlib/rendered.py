@@ -24,8 +24,9 @@ FOLDER = paths.NOTEBOOKS / "rendered"
 def sources() -> dict[str, Run]:
     """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
-    steps = [Run(step, "toy") for step in NOTEBOOK if step not in ("2d", "3d", "tables")]
-    found = {NOTEBOOK[run.step]: run for run in (*steps, Run("tables", "toy", "table1"))}
+    tables = {"tables": "table1", "cost": "asign_tables1"}
+    steps = [Run(step, "toy", tables.get(step, "")) for step in NOTEBOOK if step not in ("2d", "3d")]
+    found = {NOTEBOOK[run.step]: run for run in steps}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
     return dict(sorted(found.items()))
 

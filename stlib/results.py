@@ -14,6 +14,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
@@ -26,12 +27,13 @@ from stlib import fingerprint, paths
 from stlib.params import Params, load_params
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
-from stlib.tables import SHARED, load_table, runs_needed
+from stlib.tables import ABLATIONS, SHARED, load_costs, load_table, runs_needed
 
 NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
     "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
-    "tables": "08_tables", "figures": "09_figures", "audit": "10_audit",
+    "tables": "08_tables", "figures": "09_figures", "audit": "10_audit", "ablations": "07_ablations",
+    "cost": "12_cost",
 }  # fmt: skip
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
@@ -127,13 +129,24 @@ class Run:
         source = f"stlib.datasets.{self.params.source.reader}"
         if self.step in ("2d", "3d"):
             return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
+        if self.step == "cost":
+            costed = {row.model.split("@")[0] for row in load_costs(self.model).rows}
+            return ["stlib.cost", *(f"stlib.models.{name}" for name in sorted(costed))]
         return {
             "tour": ["stlib.train", "stlib.metrics", *(f"stlib.models.{name}" for name in CONTROLS["3d"])],
             "data": ["stlib.datasets", source],
             "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
             "registration": ["stlib.registration", "stlib.graph"],
             "tables": ["stlib.scores", "stlib.render", "stlib.conditions"],
-            "figures": ["stlib.figures", "stlib.overlays", "stlib.scores"],
+            "figures": [
+                "stlib.comparisons",
+                "stlib.figures",
+                "stlib.overlays",
+                "stlib.overviews",
+                "stlib.profile",
+                "stlib.scores",
+            ],
+            "ablations": ["stlib.comparisons", "stlib.figures", "stlib.overviews", "stlib.scores"],
             "audit": ["stlib.audit", source],
         }[self.step]
 
@@ -142,16 +155,20 @@ class Run:
         """Hash of what the run reads: prepared data, or the runs behind a table."""
         if self.step in ("data", "audit"):
             return ""
-        if self.step in ("tables", "figures"):
-            return self._behind_the_table()
-        return fingerprint.data_hash(self.dataset, registered=self.step in ("3d", "tour"))
+        if self.step in ("tables", "ablations"):
+            return self._behind_tables(ABLATIONS if self.step == "ablations" else [self.model])
+        prepared = fingerprint.data_hash(
+            self.dataset, registered=self.step in ("3d", "tour", "figures", "cost")
+        )
+        if self.step == "figures":
+            return fingerprint.text_hash(prepared, self._behind_tables(["table1"]))
+        return fingerprint.text_hash(prepared, _declared_in(self.model)) if self.step == "cost" else prepared
 
-    def _behind_the_table(self) -> str:
-        name = self.model or "table1"
-        stamps = [Run(*key).stamp for key in runs_needed(load_table(name), self.dataset)]
-        files = [paths.TABLES / f"{name}.yaml", paths.TABLES / "reported.csv"]
+    def _behind_tables(self, names: Iterable[str]) -> str:
+        tables = [load_table(name) for name in names]
+        stamps = [Run(*key).stamp for table in tables for key in runs_needed(table, self.dataset)]
         shown = self.params.notes, self.params.showcase
-        return fingerprint.text_hash(stamps, [fingerprint.file_hash(path) for path in files], shown)
+        return fingerprint.text_hash(stamps, *(_declared_in(name) for name in names), shown)
 
     @property
     def stamp(self) -> str:
@@ -188,7 +205,7 @@ class Run:
     @property
     def kept(self) -> list[Path]:
         """What the run itself keeps, beside its record: of a model predictions, of a table its renderings."""
-        if self.step == "tables":
+        if self.step in ("tables", "cost"):
             return [paths.RESULTS / self.dataset / f"{self.model}.{suffix}" for suffix in ("md", "csv")]
         return [self.predictions, self.history] if self.step in CONTROLS and not self.shared else []
 
@@ -280,6 +297,11 @@ class Run:
             began = time.time() - (time.perf_counter() - self.started)
             os.utime(self.record, (began, began))
         return self.record
+
+
+def _declared_in(table: str) -> list[str]:
+    """Return the hashes of a table's declaration and of what is reported."""
+    return [fingerprint.file_hash(paths.TABLES / name) for name in (f"{table}.yaml", "reported.csv")]
 
 
 def peak_memory_mb() -> int:

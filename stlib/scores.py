@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from stlib import metrics, paths
+from stlib import metrics, paths, statistics
 from stlib.predictions import Predictions, load_predictions
-from stlib.tables import Column, Row, Run, Table, rows_for, runs_of
+from stlib.tables import Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
 
 Load = Callable[[Run], Predictions]
 KEYS = ("protocol", "setting", "label", "model", "role")  # what tells the rows of a table apart
@@ -85,33 +85,35 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One line per row and metric, in the table's order: `protocol`, `setting`, `label`, `model`, `role`,
-        `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds: `unit`),
+        `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds: `unit`);
+        `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for one);
         `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of the
         methods of its protocol and setting; `beaten`: a method that is no better than the best control
         there.
     """
-    published = _published()
+    printed = published()
     lines = []
     for place, row in enumerate(rows_for(table, dataset)):
         for column in table.metrics:
             own = scores[(scores["row"] == place) & (scores["metric"] == column.metric)]
             line = {key: getattr(row, key) for key in KEYS}
             line |= {"metric": column.metric, "unit": metrics.find(column.metric).unit}
-            line |= metrics.summary(own.groupby("unit")["value"].mean())._asdict()
+            line |= statistics.summary(own.groupby("unit")["value"].mean())._asdict()
+            line |= {"seeds": own["seed"].nunique(), "seed_sd": own.groupby("seed")["value"].mean().std()}
             line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
-            line |= _reported(published, table, row, column, dataset)
+            line |= reported(printed, table, row, column, dataset)
             lines.append(line)
     return _ranked(pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"]))
 
 
-def _published() -> pd.DataFrame:
+def published() -> pd.DataFrame:
     """Read every number the papers print."""
     key = ["paper", "table", "dataset", "row", "metric"]
     return pd.read_csv(paths.TABLES / "reported.csv", dtype=dict.fromkeys(key, str))
 
 
-def _reported(
-    published: pd.DataFrame, table: Table, row: Row, column: Column, dataset: str
+def reported(
+    printed: pd.DataFrame, table: Declared, row: Row | CostRow, column: Column, dataset: str
 ) -> dict[str, float]:
     """Return what the paper reports for one cell, NaN where it reports nothing."""
     nothing = {"reported": float("nan"), "reported_sd": float("nan")}
@@ -121,13 +123,13 @@ def _reported(
         "dataset": table.reported_dataset[dataset],
         "metric": column.reported,
     }
-    found = published[(published[list(wanted)] == list(wanted.values())).all(axis=1)]
+    found = printed[(printed[list(wanted)] == list(wanted.values())).all(axis=1)]
     if len(found) != 1:
         raise ValueError(
             f"tables/{table.name}.yaml, row '{row.label}': one line of tables/reported.csv must match "
             f"{wanted}, found {len(found)} "
             "(rows of that table: "
-            f"{sorted(set(published.loc[published['table'] == row.reported.table, 'row']))})"
+            f"{sorted(set(printed.loc[printed['table'] == row.reported.table, 'row']))})"
         )
     return {"reported": float(found["mean"].iloc[0]), "reported_sd": float(found["std"].iloc[0])}
 

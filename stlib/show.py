@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from IPython.display import Markdown
 
-from stlib import metrics
+from stlib import statistics
 from stlib.models import Config, method
 from stlib.params import Params
 from stlib.results import Run
@@ -66,7 +66,7 @@ def scores(scores: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _mean_and_sd(values: pd.Series) -> str:
-    found = metrics.summary(values)
+    found = statistics.summary(values)
     return _number(found.mean) + (f" ± {found.sd:.2f}" if found.n > 1 else "")
 
 

@@ -1,11 +1,13 @@
 """A table is declared once, in `tables/<name>.yaml`; runs, Make targets and numbers follow.
 
 ``python -m stlib.tables`` prints the targets for the Makefile, before anything is made: no heavy library is
-imported here. Numbers are computed by `stlib.scores`; how a table looks is `stlib.render`.
+imported here. A table of scores is computed by `stlib.scores` from the predictions of its runs, a table of
+costs (``kind: costs``) is measured by `stlib.cost`. What stands where is `stlib.layout`, how it looks
+`stlib.render`.
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import Field
@@ -14,6 +16,9 @@ from stlib import paths
 from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
 
 SHARED = "controls"  # the run that all models without training share
+
+KINDS = ("scores", "costs")
+ABLATIONS = ("asign_table2", "asign_table3", "asign_table4", "asign_tables2")  # read together by 07_ablations
 
 
 class Reported(Record):
@@ -45,17 +50,43 @@ class Column(Record):
     reported: str = ""  # empty: not reported
 
 
-class Table(Record):
-    """All that is declared about one table."""
+class Declared(Record):
+    """What every table says."""
 
     name: str
     title: str  # one line; what `make help` says
     caption: str
     decimals: int = Field(ge=0)
-    seeds: list[int] = Field(min_length=1)  # a patient's score is the mean over them
-    metrics: list[Column] = Field(min_length=1)
     reported_dataset: dict[str, str] = {}  # ours -> the papers' name
+    metrics: list[Column] = Field(min_length=1)
+    notes: list[str] = []  # what a reader of the reported numbers must know; said under the table
+
+
+class Table(Declared):
+    """All that is declared about a table of scores."""
+
+    kind: Literal["scores"] = "scores"
+    seeds: list[int] = Field(min_length=1)  # a patient's score is the mean over them
     rows: list[Row] = Field(min_length=1)
+
+
+class CostRow(Record):
+    """One method whose training step is measured, at one size of patch."""
+
+    label: str
+    model: str  # a file of stlib/models/, with @variant if wanted; its own settings, not those of a dataset
+    protocol: Protocol
+    patch_px: int = Field(default=0, ge=0)  # side of a spot's patch; 0: it takes none
+    absent: dict[str, str] = {}  # dataset -> why it cannot be measured there
+    reported: Reported | None = None
+
+
+class Costs(Declared):
+    """All that is declared about a table of costs."""
+
+    kind: Literal["costs"]
+    batch: int = Field(gt=0)  # spots in a step
+    rows: list[CostRow] = Field(min_length=1)
 
 
 class Run(NamedTuple):
@@ -73,13 +104,53 @@ class Run(NamedTuple):
         return paths.RUNS / self.protocol / self.dataset / self.model / f"{self.setting}-s{self.seed}"
 
 
-def names() -> list[str]:
-    """Return all tables there are."""
-    return sorted(path.stem for path in paths.TABLES.glob("*.yaml"))
+def names(kind: str = "scores") -> list[str]:
+    """Return the tables there are of a kind, ``scores`` or ``costs``."""
+    return sorted(
+        path.stem for path in paths.TABLES.glob("*.yaml") if _content(path.stem).get("kind", "scores") == kind
+    )
+
+
+def target(name: str) -> str:
+    """Return what `make` calls a table.
+
+    Examples
+    --------
+    >>> target("asign_table2")
+    'reproduce-asign-table2'
+    """
+    return f"reproduce-{name.replace('_', '-')}"
+
+
+def _content(name: str) -> dict[str, Any]:
+    """Read `tables/<name>.yaml` as plain data."""
+    path = paths.TABLES / f"{name}.yaml"
+    if not path.exists():
+        known = [path.stem for path in paths.TABLES.glob("*.yaml")]
+        raise FileNotFoundError(
+            f"tables/{name}.yaml does not exist; a table is a file in tables/ (nearest: "
+            f"{nearest(name, known)})"
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"tables/{path.name}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"tables/{path.name}: expected keys and values, found {type(content).__name__}")
+    if content.get("kind", "scores") not in KINDS:
+        raise ValueError(f"tables/{path.name}: kind is one of {KINDS}, found {content['kind']!r}")
+    return content | {"name": name}
+
+
+def load_costs(name: str) -> Costs:
+    """Read `tables/<name>.yaml`, a table of costs; the errors are those of `load_table`."""
+    table = parse(Costs, _content(name), f"tables/{name}.yaml")
+    _once(table)
+    return table
 
 
 def load_table(name: str) -> Table:
-    """Read `tables/<name>.yaml`.
+    """Read `tables/<name>.yaml`, a table of scores.
 
     Raises
     ------
@@ -88,38 +159,31 @@ def load_table(name: str) -> Table:
     ValueError
         If a key is unknown, missing or of another type, or two rows could not be told apart.
     """
-    path = paths.TABLES / f"{name}.yaml"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"tables/{name}.yaml does not exist; a table is a file in tables/ (nearest: "
-            f"{nearest(name, names())})"
-        )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"tables/{path.name}: not readable as YAML: {error}") from error
-    table = parse(
-        Table, content | {"name": name} if isinstance(content, dict) else content, f"tables/{path.name}"
-    )
-    shown = [column.metric for column in table.metrics]
-    for metric in {name for name in shown if shown.count(name) > 1}:
-        raise ValueError(
-            f"tables/{path.name}: a metric is one column, found '{metric}' {shown.count(metric)} "
-            "times; remove one"
-        )
+    table = parse(Table, _content(name), f"tables/{name}.yaml")
+    _once(table)
     datasets = [path.stem for path in paths.PARAMS.glob("*.yaml")]
     for dataset in {name for row in table.rows for name in (*row.datasets, *row.absent)} - set(datasets):
         raise ValueError(
-            f"tables/{path.name}: a row names dataset '{dataset}', which is no file in params/ "
+            f"tables/{name}.yaml: a row names dataset '{dataset}', which is no file in params/ "
             f"(nearest: {nearest(dataset, datasets)})"
         )
     keys = [(row.label, row.protocol, row.setting) for row in table.rows]
     for label, protocol, setting in {key for key in keys if keys.count(key) > 1}:
         raise ValueError(
-            f"tables/{path.name}: rows of one protocol and setting need different labels, found "
+            f"tables/{name}.yaml: rows of one protocol and setting need different labels, found "
             f"'{label}' twice ({protocol}, {setting})"
         )
     return table
+
+
+def _once(table: Declared) -> None:
+    """Refuse a metric that is two columns."""
+    shown = [column.metric for column in table.metrics]
+    for metric in {name for name in shown if shown.count(name) > 1}:
+        raise ValueError(
+            f"tables/{table.name}.yaml: a metric is one column, found '{metric}' {shown.count(metric)} "
+            "times; remove one"
+        )
 
 
 def rows_for(table: Table, dataset: str) -> list[Row]:
@@ -134,7 +198,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
     ]
 
 
-def absences(table: Table, dataset: str) -> list[str]:
+def absences(table: Table | Costs, dataset: str) -> list[str]:
     """Say which rows a dataset does not allow, and why."""
     return [
         f"{row.label}, {row.protocol}, is not shown: {row.absent[dataset]}."
@@ -144,37 +208,55 @@ def absences(table: Table, dataset: str) -> list[str]:
 
 
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:
-    """Return the runs whose predictions make a row, one per seed."""
-    return [Run(row.protocol, dataset, row.model, row.setting, seed) for seed in table.seeds]
+    """Return the runs whose predictions make a row, one per seed; what is not trained has one."""
+    seeds = table.seeds[:1] if _kept_under(row) == SHARED else table.seeds
+    return [Run(row.protocol, dataset, row.model, row.setting, seed) for seed in seeds]
 
 
 def runs_needed(table: Table, dataset: str) -> list[Run]:
     """Return the runs to make, each once; models that share a run are named by it (``controls``)."""
     needed = []
     for row in rows_for(table, dataset):
-        shared = row.run or (SHARED if row.role != "method" else row.model)
-        needed += [run._replace(model=shared) for run in runs_of(table, row, dataset)]
+        needed += [run._replace(model=_kept_under(row)) for run in runs_of(table, row, dataset)]
     return list(dict.fromkeys(needed))
+
+
+def _kept_under(row: Row) -> str:
+    """Return the name of the run that computes a row."""
+    return row.run or (SHARED if row.role != "method" else row.model)
 
 
 def fragment() -> str:
     """Return the part of the Makefile that follows from `tables/` and `params/`."""
     datasets = sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
     lines = ["# written by `python -m stlib.tables`", f"TABLES := {' '.join(names())}"]
+    lines.append(f"ABLATIONS := {' '.join(ABLATIONS)}")
     for name in names():
         table = load_table(name)
-        lines += [
-            f".PHONY: reproduce-{name}",
-            f"reproduce-{name}: runs/tables/$(DATASET)/{name}/strict-s0/run.json  ## {table.title}",
-            f"\t@cat results/$(DATASET)/{name}.md",
-        ]
+        lines += _goal(table, f"runs/tables/$(DATASET)/{name}/strict-s0/run.json")
         for dataset in datasets:
             targets = (run.folder.relative_to(paths.OUT) / "run.json" for run in runs_needed(table, dataset))
             lines += [
                 f"RUNS_{name}_{dataset} := {' '.join(map(str, targets))}",
                 f"runs/tables/{dataset}/{name}/strict-s0/run.json: tables/{name}.yaml tables/reported.csv",
             ]
+    for name in names("costs"):
+        lines += _goal(load_costs(name), f"runs/cost/$(DATASET)/{name}/strict-s0/run.json")
+        lines += [
+            f"runs/cost/{dataset}/{name}/strict-s0/run.json: tables/{name}.yaml tables/reported.csv"
+            for dataset in datasets
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _goal(table: Declared, record: str) -> list[str]:
+    """Return the lines of a table's own target."""
+    goal = target(table.name)
+    return [
+        f".PHONY: {goal}",
+        f"{goal}: {record}  ## {table.title}",
+        f"\t@cat results/$(DATASET)/{table.name}.md",
+    ]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import made
 import pytest
 
-from stlib import paths
+from stlib import paths, tables
 from stlib.params import Params, load_params
 from stlib.sections import Section, load_sections
 
@@ -32,3 +33,24 @@ def toy() -> Params:
 def toy_sections(toy: Params) -> dict[str, Section]:
     """All prepared sections of the toy."""
     return load_sections(toy, toy.with_slide)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of tables that holds the small one of `made`."""
+    (tmp_path / "small.yaml").write_text(made.YAML)
+    (tmp_path / "reported.csv").write_bytes((paths.TABLES / "reported.csv").read_bytes())
+    monkeypatch.setattr(paths, "TABLES", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def table(folder):
+    """The small table of `made`."""
+    return tables.load_table("small")
+
+
+@pytest.fixture
+def found(table):
+    """Its numbers."""
+    return made.numbers(table)

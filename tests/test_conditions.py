@@ -32,6 +32,17 @@ def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
     )
 
 
+def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
+    runs = [with_params(Run("3d", "toy", name, seed=seed), overrides={"asign": {"heads": 2}}, training=Training())
+            for name in ("asign", "asign@no_cli") for seed in (0, 1)]  # fmt: skip
+    _, reduced, varied = conditions.reductions(runs)
+    assert reduced.startswith("asign, 3d: settings other") and "heads 2" in reduced
+    assert (
+        varied
+        == "asign@no_cli, 3d: as asign, whose settings stand in brackets, but cross_layer False (True)."
+    )
+
+
 def test_nothing_is_said_where_nothing_differs(run):
     plain = with_params(run, overrides={}, training=Training())
     assert conditions.reductions([plain]) == ["Frozen features: `stain` (weight-free)."]

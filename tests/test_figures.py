@@ -94,7 +94,7 @@ def rows(*models):
 
 def fake_params(**more):
     spot = SimpleNamespace(pitch_um=200, size_um=100)
-    return SimpleNamespace(name="toy", spot=spot, folds={"2d": {"A": ["A"]}, "3d": {}}, **more)
+    return SimpleNamespace(name="toy", spot=spot, folds={"2d": {"A": ["A"]}, "3d": {}}, known={}, **more)
 
 
 def test_a_gene_is_shown_for_each_method_of_the_protocol_on_one_unknown_section():
@@ -106,6 +106,10 @@ def test_a_gene_is_shown_for_each_method_of_the_protocol_on_one_unknown_section(
     assert (
         figure.axes[-1].get_ylabel() == "g in A3 (2d),\nlog proportion"
     )  # A1 is known; the middle of A2, A3
+    measured = fake_params()
+    measured.known["A"] = "A3"  # known in 3d: its neighbour is shown, in 2d, too
+    other = figures.gene_across_methods(table, measured, "2d", "g", load)
+    assert "g in A2" in other.axes[-1].get_ylabel()
     missing = figures.gene_across_methods(table, fake_params(), "2d", "h", load)
     assert missing.axes[0].texts[0].get_text() == "h is not in the panel of fold A (2d)"
 
@@ -113,24 +117,6 @@ def test_a_gene_is_shown_for_each_method_of_the_protocol_on_one_unknown_section(
 def off_by(error):
     found = predictions()
     return Predictions(found.truth + error, found.truth, found.genes, found.obs)
-
-
-def test_a_table_has_a_panel_per_metric_and_labels_once():
-    lines = [
-        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role,
-         "metric": metric, "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
-        for label, model, role in (("Mean", "mean", "control"), ("ASIGN", "asign", "method"))
-        for metric in ("pcc_per_gene", "mse")
-    ]  # fmt: skip
-    figure = figures.table_dots(pd.DataFrame(lines))
-    assert [ax.get_xlabel().split("\n")[0] for ax in figure.axes] == ["PCC per gene", "MSE"]
-    shown = [[tick.label1.get_visible() for tick in ax.yaxis.get_major_ticks()] for ax in figure.axes]
-    assert all(shown[0]) and not any(shown[1])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "method",
-        "control",
-        "best control",
-    ]
 
 
 def test_an_alignment_shows_each_other_section_before_and_after(monkeypatch):

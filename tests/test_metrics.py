@@ -205,25 +205,6 @@ def test_overview_has_one_row_a_patient():
     assert list(found.index) == ["A", "B"] and list(found.columns) == list(metrics.OVERVIEW)
 
 
-# ---- spread over patients ----------------------------------------
-
-
-def test_summary_is_students_interval():
-    values = pd.Series([0.2, 0.5, 0.6, 0.3])
-    found = metrics.summary(values)
-    assert found.sd == pytest.approx(values.std())
-    assert (found.low, found.high) == pytest.approx(
-        stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
-    )
-    assert found.n == 4
-
-
-def test_one_patient_has_no_interval_and_undefined_ones_are_left_out():
-    found = metrics.summary(pd.Series([0.5, np.nan]))
-    assert found.mean == 0.5 and found.n == 1 and np.isnan([found.sd, found.low, found.high]).all()
-    assert np.isnan(metrics.summary(pd.Series([np.nan])).mean)
-
-
 # ---- declarations and errors ----------------------------------------
 
 

@@ -234,3 +234,28 @@ def test_another_folder_of_raw_files_makes_the_data_anew(out, tmp_path, monkeypa
     assert Run("data", "toy").complete()  # without a folder, what was read stands
     (raw / "A.tsv").write_text("22")
     assert not Run("data", "toy", data=str(raw)).complete()
+
+
+# ---- steps that read many runs, or a table of costs ----------------------------------------
+
+
+def test_the_ablations_are_other_numbers_once_one_of_their_runs_is(monkeypatch):
+    run = Run("ablations", "toy")
+    before = run.inputs
+    own = Run("3d", "toy", "asign", seed=2)
+    own.record.parent.mkdir(parents=True)
+    own.record.write_text(json.dumps({"fingerprint": "new"}))
+    assert run.inputs != before
+
+
+def test_costs_depend_on_the_methods_that_are_measured_and_are_kept_as_tables():
+    run = Run("cost", "toy", "asign_tables1")
+    assert {"stlib.cost", "stlib.models.asign", "stlib.models.triplex"} <= set(run.roots)
+    assert "stlib.models.overlap" not in run.roots
+    assert {path.name for path in run.kept} == {"asign_tables1.md", "asign_tables1.csv"}
+
+
+def test_figures_read_prepared_sections_besides_the_runs_of_table_1(monkeypatch):
+    before = Run("figures", "toy").inputs
+    monkeypatch.setattr(results.fingerprint, "data_hash", lambda dataset, registered: "other sections")
+    assert Run("figures", "toy").inputs != before

@@ -1,0 +1,226 @@
+"""Charts of numbers, drawn on given axes: a table as dots, patients as boxes, ablations as differences.
+
+One line per row of a table, the first on top, under the name of its protocol and setting. A method has its
+own colour, see `stlib.plots`; a control is grey and hollow.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from stlib import metrics
+from stlib.plots import GREY, colour
+
+
+def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw one metric of a table: a dot per row with its 95 % interval, the paper's number as a cross.
+
+    A control is a hollow grey circle, a ceiling a hollow grey diamond. A dashed line stands at the best
+    control of each section: what lies on its worse side is not worth its cost. A row without a value says
+    "undefined".
+
+    Parameters
+    ----------
+    found
+        Lines of `stlib.scores.frame`, of one metric.
+    ax
+        Where to draw. Its artists are labelled, for ``ax.legend()``.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one metric.
+    """
+    names = found["metric"].unique()
+    if len(names) != 1:
+        raise ValueError(
+            f"a dot plot shows one metric, found {len(names)} ({', '.join(names)}); select the lines of one"
+        )
+    metric = metrics.find(names[0])
+    for places, section in _lines(found, ax):
+        for place, row in zip(places, section.to_dict("records"), strict=True):
+            _dot(row, place, ax)
+        controls = section.loc[section["role"] == "control", "mean"].dropna()
+        if len(controls):
+            best = controls.max() if metric.higher_is_better else controls.min()
+            ax.plot(
+                [best, best],
+                [places[0] - 0.5, places[-1] + 0.5],
+                color=GREY,
+                lw=0.8,
+                ls=(0, (3, 2)),
+                zorder=1,
+                label="best control",
+            )
+    return _named(ax, names[0])
+
+
+def _lines(found: pd.DataFrame, ax: Axes) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
+    """Yield the heights and rows of each protocol and setting; then label them."""
+    ticks, labels, bold, y = [], [], [], 0
+    for (protocol, setting), section in found.groupby(["protocol", "setting"], sort=False):
+        places = np.arange(y + 1, y + 1 + len(section))
+        yield places, section
+        ticks += [y, *places]
+        labels += [f"{protocol}, {setting}", *section["label"]]
+        bold += ["bold", *["normal"] * len(section)]
+        y = places[-1] + 1.5
+    _label(ax, ticks, labels, bold)
+
+
+def _label(ax: Axes, ticks: list[float], labels: list[str], bold: list[str]) -> None:
+    """Write a label at each height, the first on top."""
+    ax.set_yticks(ticks, labels)
+    for tick, weight in zip(ax.yaxis.get_major_ticks(), bold, strict=True):
+        tick.label1.set_fontweight(weight)
+    ax.set_ylim(ticks[-1] + 1, -0.7)
+    ax.tick_params(axis="y", length=0)
+
+
+def _named(ax: Axes, name: str) -> Axes:
+    """Write the name of a metric under the axis, and which way is better."""
+    metric = metrics.find(name)
+    label = metric.label.replace(", ", ",\n")  # two lines: several panels stand side by side
+    ax.set_xlabel(f"{label}\n({'higher' if metric.higher_is_better else 'lower'} is better)")
+    ax.grid(axis="x")
+    return ax
+
+
+def _dot(row: dict, y: float, ax: Axes) -> None:
+    """Draw the value, interval and reported value of one row."""
+    hue = colour(row["model"]) if row["role"] == "method" else GREY
+    if np.isnan(row["mean"]):
+        clear = {
+            "facecolor": "white",
+            "edgecolor": "none",
+            "pad": 0.5,
+        }  # the line of the best control may pass here
+        ax.text(
+            0.05,
+            y,
+            "undefined",
+            color=GREY,
+            style="italic",
+            va="center_baseline",
+            transform=ax.get_yaxis_transform(),
+            bbox=clear,
+        )
+    else:
+        ax.plot([row["low"], row["high"]], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
+        marker = "D" if row["role"] == "ceiling" else "o"
+        face = hue if row["role"] == "method" else "white"
+        ax.plot(
+            row["mean"],
+            y,
+            marker,
+            color=hue,
+            mfc=face,
+            mew=1,
+            ms=4 if marker == "D" else 5,
+            zorder=3,
+            label=row["role"],
+        )
+    if not np.isnan(row["reported"]):
+        ax.plot(row["reported"], y, "x", color="black", ms=4, mew=0.9, zorder=4, label="reported")
+
+
+def dot_legend(ax: Axes) -> list[Line2D]:
+    """Return one artist for each kind that a dot plot shows, for ``figure.legend(handles=...)``."""
+    kinds = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    shown = [
+        artist
+        for kind in ("method", "control", "ceiling", "reported", "best control")
+        if (artist := kinds.get(kind))
+    ]
+    return [_neutral(artist) if artist.get_label() == "method" else artist for artist in shown]
+
+
+def _neutral(artist: Line2D) -> Line2D:
+    """Return a black copy: the legend speaks of all methods, not of one."""
+    return Line2D([], [], marker="o", ls="none", color="black", ms=artist.get_markersize(), label="method")
+
+
+def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw one metric of every patient: a dot each, with the quartiles as a box; a star for p < 0.05.
+
+    Parameters
+    ----------
+    patients
+        Lines of `stlib.scores.by_patient`, of one metric, with `p` of each row (`stlib.comparisons.against`).
+    ax
+        Where to draw.
+    """
+    rows = patients.drop_duplicates(["protocol", "setting", "label"])
+    values = patients.groupby(["protocol", "setting", "label"], sort=False)["value"]
+    for places, section in _lines(rows, ax):
+        for place, row in zip(places, section.to_dict("records"), strict=True):
+            own = values.get_group((row["protocol"], row["setting"], row["label"])).dropna()
+            hue = colour(row["model"]) if row["role"] == "method" else GREY
+            _box(own.to_numpy(), place, hue, row["role"] == "method", ax)
+            if row["p"] < 0.05:
+                ax.text(1.0, place, "*", ha="left", va="center", transform=ax.get_yaxis_transform())
+    return _named(ax, patients["metric"].iloc[0])
+
+
+def _box(values: np.ndarray, y: float, hue: str, filled: bool, ax: Axes) -> None:
+    """Draw the quartiles and every value of one row; of nothing, say so."""
+    if not len(values):
+        ax.text(
+            0.05, y, "undefined", color=GREY, style="italic", va="center_baseline",
+            transform=ax.get_yaxis_transform(),
+        )  # fmt: skip
+        return
+    thin = {"color": hue, "linewidth": 0.8}
+    if len(values) > 1:
+        ax.boxplot(
+            values, orientation="horizontal", positions=[y], widths=0.62, manage_ticks=False,
+            showfliers=False, showcaps=False, whis=(0, 100),  # every patient is drawn as a dot
+            boxprops=thin, whiskerprops=thin, medianprops=thin | {"linewidth": 1.6},
+        )  # fmt: skip
+    ax.plot(
+        values,
+        np.full(len(values), y),
+        "o",
+        color=hue,
+        ms=2.8,
+        mew=0.6,
+        mfc=hue if filled else "white",
+        zorder=3,
+    )
+
+
+def difference_plot(found: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw what each variant changes in one metric: a dot per patient, the mean with its intervals.
+
+    The thick line is the 95 % interval over patients, the thin one below it that over seeds.
+
+    Parameters
+    ----------
+    found
+        Lines of `stlib.comparisons.differences`, of one metric, in the order to draw; `group` is printed in
+        bold above its rows, `patients` holds the differences of the patients.
+    ax
+        Where to draw.
+    """
+    ticks, labels, bold, y = [], [], [], 0.0
+    for group, section in found.groupby("group", sort=False):
+        ticks, labels, bold = [*ticks, y], [*labels, group], [*bold, "bold"]
+        for row in section.to_dict("records"):
+            y += 1
+            hue = "black" if row["verdict"] in ("worse", "better") else GREY
+            ax.plot(row["patients"], np.full(len(row["patients"]), y - 0.22), "o", ms=2, color=GREY, mew=0)
+            ax.plot([row["low"], row["high"]], [y, y], color=hue, lw=1.8, solid_capstyle="butt")
+            ax.plot([row["seed_low"], row["seed_high"]], [y + 0.25, y + 0.25], color="#0072B2", lw=0.9)
+            ax.plot(row["mean"], y, "o", color=hue, ms=4, mfc=hue if hue == "black" else "white", zorder=3)
+            ticks, labels, bold = [*ticks, y], [*labels, row["label"]], [*bold, "normal"]
+        y += 1.5
+    ax.axvline(0, color="black", lw=0.8, zorder=1)
+    _label(ax, ticks, labels, bold)
+    ax.grid(axis="x")
+    metric = metrics.find(found["metric"].iloc[0])
+    worse = "left" if metric.higher_is_better else "right"
+    ax.set_xlabel(f"{metric.label}: variant - full\n(worse to the {worse})")
+    return ax

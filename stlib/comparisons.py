@@ -1,0 +1,156 @@
+"""Methods compared patient by patient: with ASIGN (its figure 4), and variants with the full model."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from stlib import metrics
+from stlib.statistics import holm, paired, summary, welch
+from stlib.tables import Table, rows_for
+
+ROW = ["protocol", "setting", "label", "model", "role"]
+
+
+def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
+    """Test every row of a table against a model, on the metrics that have a value for each patient.
+
+    A row is held against the model in its own protocol and setting, where both know and predict the same
+    sections.
+
+    Parameters
+    ----------
+    patients
+        From `stlib.scores.by_patient`.
+    model
+        What the others are held against; a protocol without it is not tested.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row and metric: `n` patients with a value in both, `difference` (the row's mean minus the
+        model's), `p_welch`, and of the paired test `p_paired` and `p_holm`, corrected for the rows of its
+        protocol, setting and metric.
+    """
+    parts = []
+    for (protocol, setting, metric), group in patients.groupby(["protocol", "setting", "metric"], sort=False):
+        values = {key: rows.set_index("unit")["value"] for key, rows in group.groupby(ROW[2:], sort=False)}
+        reference = [value for (_, name, _), value in values.items() if name == model]
+        if metrics.find(metric).unit != "patient":
+            continue
+        lines = []
+        for (label, name, role), value in values.items():
+            line = {"protocol": protocol, "setting": setting, "metric": metric, "label": label, "model": name}
+            line |= {"role": role, "against": model, "n": 0}
+            if reference and name != model:
+                difference = (value - reference[0]).dropna()
+                line |= {"n": len(difference), "difference": difference.mean()}
+                line |= {"p_welch": welch(value, reference[0]), "p_paired": paired(difference)}
+            lines.append(line)
+        part = pd.DataFrame(lines, columns=[*line, *{"difference", "p_welch", "p_paired"} - set(line)])
+        parts.append(part.assign(p_holm=holm(part["p_paired"])))
+    order = ["protocol", "setting", "metric", "label", "model", "role", "against", "n", "difference"]
+    return pd.concat(parts, ignore_index=True)[[*order, "p_welch", "p_paired", "p_holm"]]
+
+
+def differences(
+    tables: Mapping[str, Table], dataset: str, scores: Mapping[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Hold each variant of a model in the tables against the model itself, patient by patient.
+
+    Parameters
+    ----------
+    tables
+        Name -> table.
+    dataset
+        Which data.
+    scores
+        Name -> `stlib.scores.patient_scores` of the table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per table, variant and metric: `group` (the table's title), `label`, `model`, `metric`;
+        `mean` of the differences (variant minus full, seeds averaged within a patient) over `n` patients with
+        their 95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean over
+        patients; `p`, paired over patients, and `p_holm`, corrected for the variants of a metric; `verdict`:
+        ``worse`` or ``better`` than the full model if the corrected p is below 0.05, else ``unclear``;
+        `patients`, the differences themselves.
+    """
+    lines = []
+    for name, table in tables.items():
+        rows = rows_for(table, dataset)
+        full = next(place for place, row in enumerate(rows) if row.model == "asign")
+        for place, row in enumerate(rows):
+            if not row.model.startswith("asign@"):
+                continue
+            for column in table.metrics:
+                own = _by_seed(scores[name], place, column.metric) - _by_seed(
+                    scores[name], full, column.metric
+                )
+                lines.append(
+                    {"group": table.title, "label": row.label, "model": row.model, "metric": column.metric}
+                    | _spread(own)
+                )
+    found = pd.DataFrame(lines)
+    once = found.drop_duplicates(["model", "metric"])  # a variant may stand in two tables
+    corrected = once.assign(p_holm=once.groupby("metric", sort=False)["p"].transform(holm))
+    found = found.merge(corrected[["model", "metric", "p_holm"]], on=["model", "metric"], how="left")
+    return found.assign(verdict=[_verdict(line) for line in found.to_dict("records")])
+
+
+def _by_seed(scores: pd.DataFrame, place: int, metric: str) -> pd.DataFrame:
+    """Return the values of one row and metric: patients down, seeds across."""
+    own = scores[(scores["row"] == place) & (scores["metric"] == metric)]
+    return own.pivot(index="unit", columns="seed", values="value")
+
+
+def _spread(difference: pd.DataFrame) -> dict[str, object]:
+    """Summarise differences (patients, seeds) over patients, and over seeds."""
+    patients = difference.mean(axis=1).dropna()
+    over, seeds = summary(patients), summary(difference.mean(axis=0))
+    return {
+        "mean": over.mean, "low": over.low, "high": over.high, "n": over.n,
+        "seed_low": seeds.low, "seed_high": seeds.high, "seeds": seeds.n,
+        "p": paired(patients), "patients": patients.to_numpy(),
+    }  # fmt: skip
+
+
+def _verdict(line: Mapping[str, object]) -> str:
+    if not line["p_holm"] < 0.05:
+        return "unclear"
+    higher = metrics.find(line["metric"]).higher_is_better
+    return "better" if (line["mean"] > 0) == higher else "worse"
+
+
+def in_words(found: pd.DataFrame, metric: str) -> list[str]:
+    """Say what each variant changes in a metric, one sentence each.
+
+    Parameters
+    ----------
+    found
+        From `differences`.
+    metric
+        Which one.
+    """
+    what = {
+        "worse": "worse: what the full model has instead is worth something",
+        "better": "better: the full model would gain by it",
+        "unclear": "no difference that these patients show",
+    }
+    sentences = []
+    for line in found[found["metric"] == metric].drop_duplicates("model").itertuples():
+        if line.n < 2:
+            said = "one patient has no spread, so nothing follows"
+        else:
+            said = (
+                f"{what[line.verdict]} (95 % interval {line.low:+.3f} to {line.high:+.3f}, {_p(line.p_holm)})"
+            )
+        sentences.append(f"{line.label}: {line.mean:+.3f}, {said}.")
+    return sentences
+
+
+def _p(p: float) -> str:
+    if np.isnan(p):
+        return "no test"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

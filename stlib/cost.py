@@ -1,0 +1,162 @@
+"""A table of costs: the steps of its rows, the line through small batches, and the numbers at its own batch.
+
+Where a CPU measured small batches alone, a line a + b n gives the batch of the table: convolutions are linear
+in n, and attention among n spots has a small share. `stlib.bench` measures.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from stlib.bench import Bench
+from stlib.layout import Block, Cell, Layout, fixed, round_numbers, sources
+from stlib.params import Params
+from stlib.scores import published, reported
+from stlib.tables import CostRow, Costs
+
+LINED = ("forward_gflop", "step_gflop", "peak_gb", "update_gb", "step_s")
+NAMES = {
+    "parameters_m": "parameters, M",
+    "forward_gflop": "GFLOP, forward",
+    "step_gflop": "GFLOP, step",
+    "peak_gb": "memory, GB",
+    "step_s": "s, step",
+    "epoch_s": "s, epoch",
+}
+
+
+def measure(table: Costs, params: Params) -> pd.DataFrame:
+    """Measure every row of a table.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row and measured batch: `row` (its place), the fields of `Step`, `parameters_m`, and
+        `epoch_steps`, the steps of one epoch at the table's batch.
+    """
+    lines = []
+    for place, row in enumerate(tqdm(rows_for(table, params), unit="row", desc=table.name)):
+        bench = Bench(params, row, "cuda" if torch.cuda.is_available() else "cpu")
+        about = {"row": place, "parameters_m": bench.parameters / 1e6}
+        about["epoch_steps"] = -(-bench.train_spots // table.batch)
+        lines += [about | step._asdict() for step in bench.steps(table.batch)]
+    return pd.DataFrame(lines)
+
+
+def rows_for(table: Costs, params: Params) -> list[CostRow]:
+    """Return the rows whose protocol the dataset declares folds for, and that are not absent there."""
+    return [row for row in table.rows if row.protocol in params.folds and params.name not in row.absent]
+
+
+def fit(measured: pd.DataFrame) -> pd.DataFrame:
+    """Fit a line through the small batches of each row that was measured at them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row and quantity: `start` + `slope` n, and `off`, the largest distance of a measured
+        value from the line, as a share of the value.
+    """
+    lines = []
+    for place, group in measured.groupby("row", sort=False).filter(lambda rows: len(rows) > 1).groupby("row"):
+        n = group["batch"].to_numpy(np.float64)
+        for name in LINED:
+            y = group[name].to_numpy(np.float64)
+            slope, start = np.polyfit(n, y, 1)
+            off = float(np.max(np.abs(start + slope * n - y) / y))
+            lines.append({"row": place, "metric": name, "start": start, "slope": slope, "off": off})
+    return pd.DataFrame(lines, columns=["row", "metric", "start", "slope", "off"])
+
+
+def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
+    """Return one line per row at a batch: as measured, or on the line through the small ones.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index `row`; the columns `NAMES` and `extrapolated`.
+    """
+    lined = fit(measured).assign(value=lambda line: line["start"] + line["slope"] * batch)
+    lined = lined.pivot(index="row", columns="metric", values="value")
+    first = measured.groupby("row").first()
+    found = first.assign(extrapolated=first.index.isin(lined.index))
+    found.update(lined)
+    found["peak_gb"] = found[["peak_gb", "update_gb"]].max(axis=1)
+    found["epoch_s"] = found["step_s"] * found["epoch_steps"]
+    return found[[*NAMES, "extrapolated"]]
+
+
+def frame(table: Costs, params: Params, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of a table of costs, at its own batch.
+
+    Parameters
+    ----------
+    measured
+        From `measure`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row and metric: `label`, `model`, `protocol`, `patch_px`, `extrapolated`,
+        `metric`, `value`, `reported`.
+    """
+    printed, lines = published(), []
+    values = at_batch(measured, table.batch)
+    for place, row in enumerate(rows_for(table, params)):
+        about = {key: getattr(row, key) for key in ("label", "model", "protocol", "patch_px")}
+        about["extrapolated"] = bool(values.loc[place, "extrapolated"])
+        for column in table.metrics:
+            said = reported(printed, table, row, column, params.name)["reported"]
+            value = float(values.loc[place, column.metric])
+            lines.append(about | {"metric": column.metric, "value": value, "reported": said})
+    return pd.DataFrame(lines)
+
+
+def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layout:
+    """Lay out a table of costs; what was not measured at its batch is marked.
+
+    Parameters
+    ----------
+    table
+        The declaration.
+    found
+        Its numbers, from `frame`.
+    notes
+        What the reader must know besides, one sentence each.
+    """
+    shown = {
+        column.metric: found.loc[found["metric"] == column.metric, "reported"].notna().any()
+        for column in table.metrics
+    }
+    heads = [(NAMES[name], part) for name, said in shown.items() for part in ["ours", "reported"][: 1 + said]]
+    lines = []
+    for label, row in found.groupby("label", sort=False):
+        line, cells = row.set_index("metric"), []
+        for name, said in shown.items():
+            mark = "≈ " if line.loc[name, "extrapolated"] and name != "parameters_m" else ""
+            cells.append(Cell(mark + fixed(line.loc[name, "value"], table.decimals)))
+            if said:
+                value = line.loc[name, "reported"]
+                cells.append(Cell("" if np.isnan(value) else fixed(value, table.decimals)))
+        lines.append((label, "method", cells))
+    remarks = [*table.notes, *notes]
+    if found["extrapolated"].any():
+        remarks.append(f"≈: on a straight line through smaller batches, not measured at {table.batch} spots.")
+    if found["reported"].notna().any():
+        remarks.append(f"reported: {sources(table)}.")
+    block = Block(f"a step of {table.batch} spots", lines)
+    numbers = round_numbers(found, table.decimals)
+    return Layout(table.name, table.caption, heads, [block], remarks, [*table.notes, *notes], numbers)
+
+
+def lines(table: Costs, params: Params, measured: pd.DataFrame) -> list[str]:
+    """Say which lines were drawn through small batches, and how far from them the measured values lie."""
+    labels = [row.label for row in rows_for(table, params)]
+    return [
+        f"{labels[line.row]}: {line.metric} = {line.start:.3g} + {line.slope:.3g} n, "
+        f"measured values within {line.off:.1%}"
+        for line in fit(measured).itertuples()
+    ]

@@ -1,0 +1,215 @@
+"""What stands where in a table of scores: titles, cells, and the remarks under it; `stlib.render` writes it.
+
+One section per protocol and setting; ours, and where a paper reports the number, its value and the
+difference. The best method of a section is bold; ‡ marks a method that is no better than the best control.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from stlib import metrics
+from stlib.tables import Declared, Table
+
+SECTIONS = {
+    "2d": "2d: an unseen patient, from slides alone",
+    "3d": "3d: one section measured, its neighbours imputed",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number as it is printed."""
+
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under one title: `lines` are (label, role, cells)."""
+
+    title: str
+    lines: list[tuple[str, str, list[Cell]]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table, ready to be written.
+
+    Attributes
+    ----------
+    name, caption
+        As declared.
+    heads
+        (title, part) of each column; part is ``ours``, ``reported`` or ``difference``.
+    blocks
+        The rows, block by block.
+    remarks
+        What stands under it.
+    notes
+        Those of the remarks that also stand at the head of the CSV.
+    numbers
+        What the CSV holds, rounded.
+    """
+
+    name: str
+    caption: str
+    heads: list[tuple[str, str]]
+    blocks: list[Block]
+    remarks: list[str]
+    notes: list[str]
+    numbers: pd.DataFrame
+
+
+def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layout:
+    """Lay out a table of scores.
+
+    Parameters
+    ----------
+    table
+        The declaration.
+    found
+        Its numbers, from `stlib.scores.frame`.
+    notes
+        What the reader must know besides, one sentence each; those of the declaration come first.
+    """
+    parts = {column.metric: _parts(found[found["metric"] == column.metric]) for column in table.metrics}
+    heads = [(_head(name), part) for name, shown in parts.items() for part in shown]
+    blocks = []
+    for (protocol, setting), group in found.groupby(["protocol", "setting"], sort=False):
+        lines = []
+        for (label, role), row in group.groupby(["label", "role"], sort=False):
+            line = row.set_index("metric")
+            cells = [
+                _cell(line.loc[name], part, table.decimals) for name, shown in parts.items() for part in shown
+            ]
+            lines.append((label, role, cells))
+        blocks.append(Block(f"{SECTIONS[protocol]} ({setting})", lines))
+    said = [*table.notes, *notes]
+    under = [text for text in (what_a_constant_scores(table, found), *said, *remarks(table, found)) if text]
+    return Layout(table.name, table.caption, heads, blocks, under, said, round_numbers(found, table.decimals))
+
+
+def _parts(found: pd.DataFrame) -> list[str]:
+    """Return the columns of one metric: those of the paper where it reports anything."""
+    return ["ours", "reported", "difference"] if found["reported"].notna().any() else ["ours"]
+
+
+def _head(name: str) -> str:
+    metric = metrics.find(name)
+    return f"{metric.label} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def _cell(value: pd.Series, part: str, decimals: int) -> Cell:
+    """Return one cell; a reported value that no paper gives is empty."""
+    if part == "difference":
+        return Cell(signed(value["difference"], decimals))
+    mean, sd = (value["mean"], value["sd"]) if part == "ours" else (value["reported"], value["reported_sd"])
+    if np.isnan(mean):
+        return Cell("undefined" if part == "ours" else "")
+    spread = "" if np.isnan(sd) else f" ± {sd:.{decimals}f}"
+    if part == "reported":
+        return Cell(f"{fixed(mean, decimals)}{spread}")
+    between = "" if np.isnan(value["seed_sd"]) else f" ({value['seed_sd']:.{decimals}f})"
+    worse = " ‡" if value["beaten"] else ""
+    return Cell(f"{fixed(mean, decimals)}{spread}{between}{worse}", bool(value["best"]))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """Print a number without a negative zero.
+
+    Examples
+    --------
+    >>> fixed(-0.0004, 3)
+    '0.000'
+    """
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def signed(value: float, decimals: int) -> str:
+    """Print a difference with its sign; nothing for NaN.
+
+    Examples
+    --------
+    >>> signed(-0.0004, 3), signed(0.25, 1), signed(float("nan"), 1)
+    ('+0.000', '+0.2', '')
+    """
+    return "" if np.isnan(value) else f"{round(value, decimals) + 0.0:+.{decimals}f}"
+
+
+def round_numbers(found: pd.DataFrame, decimals: int) -> pd.DataFrame:
+    """Round what is not whole, without negative zeros."""
+    numbers = found.select_dtypes("floating").columns
+    return found.assign(**{name: found[name].round(decimals) + 0.0 for name in numbers})
+
+
+def what_a_constant_scores(table: Table, found: pd.DataFrame) -> str:
+    """Say what the rows score that predict the same everywhere in a section: they look at no image."""
+    sentences = []
+    for (protocol, label), row in found[found["constant"]].groupby(["protocol", "label"], sort=False):
+        row = row.set_index("metric")["mean"]
+        values = [
+            f"{metrics.find(name).label} "
+            + ("undefined" if np.isnan(row[name]) else fixed(row[name], table.decimals))
+            for name in row.index
+        ]
+        sentences.append(f"{label} ({protocol}): {'; '.join(values)}.")
+    if not sentences:
+        return ""
+    return (
+        "What a constant scores. Some rows predict one profile for a whole section and look at no "
+        "image; whatever a metric "
+        "gives them is not the worth of a method. " + " ".join(sentences)
+    )
+
+
+def remarks(table: Table, found: pd.DataFrame) -> list[str]:
+    """Return what the numbers need to be read."""
+    said = []
+    for unit, group in found.groupby("unit", sort=False):
+        n = sorted(group.loc[group["n"] > 0, "n"].unique())
+        heads = "; ".join(dict.fromkeys(metrics.find(name).label for name in group["metric"]))
+        for number in n:
+            spread = (
+                "± is the standard deviation between them, the CSV has the 95 % interval"
+                if number > 1
+                else "one has no spread, so none is given"
+            )
+            said.append(f"{heads}: over {number} {unit}{'s' if number > 1 else ''}; {spread}.")
+    if found["seed_sd"].notna().any():
+        said.append(
+            f"What is trained was trained {found['seeds'].max()} times; a patient's score is the mean over "
+            "them, and the standard deviation of the table's number between them stands in brackets."
+        )
+    partly = found[(found["undefined"] > 0) & (found["undefined"] < 1)]
+    for (label, name), row in partly.groupby(["label", "metric"], sort=False):
+        share = ", ".join(
+            f"{value:.1%} ({protocol})"
+            for protocol, value in zip(row["protocol"], row["undefined"], strict=True)
+        )
+        said.append(
+            f"{label}: {share} of the correlations of {metrics.find(name).label} are undefined, one "
+            "side being constant."
+        )
+    if (found["mean"].isna()).any():
+        said.append(
+            "undefined: the prediction is constant within every section, so no correlation across "
+            "its spots exists."
+        )
+    if found["beaten"].any():
+        said.append("‡: no better than the best control of its section.")
+    if found["reported"].notna().any():
+        said.append(
+            f"reported: {sources(table)}, on the paper's own panel, setting and encoder; "
+            "difference = ours - reported."
+        )
+    return said
+
+
+def sources(table: Declared) -> str:
+    """Name the published tables that a table's rows cite."""
+    cited = (f"{row.reported.paper}, Table {row.reported.table}" for row in table.rows if row.reported)
+    return "; ".join(dict.fromkeys(cited))

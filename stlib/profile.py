@@ -1,0 +1,58 @@
+"""What a dataset holds, patient by patient, and which genes it predicts: counted on prepared sections."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from stlib.expression import top_mean_panel
+from stlib.graph import grid_parents
+from stlib.params import Params
+from stlib.sections import Section
+from stlib.splits import folds
+
+
+def profile(params: Params, sections: Mapping[str, Section]) -> pd.DataFrame:
+    """Count sections, spots and patches: the numbers of ASIGN's figure 6.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    sections
+        Its prepared sections with a slide, by name.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index patient; columns `sections`, `spots` (one patch each), `region patches`, `global patches`: the
+        cells of each level's grid that hold a spot.
+    """
+    rows = {}
+    for patient, names in params.sections.items():
+        own = [sections[name] for name in names]
+        rows[patient] = {"sections": len(own), "spots": sum(map(len, own))} | {
+            f"{level} patches": sum(
+                len(grid_parents(section.position, params.levels[level].px)[1]) for section in own
+            )
+            for level in ("region", "global")
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("patient")
+
+
+def panels(params: Params, sections: Mapping[str, Section]) -> tuple[list[str], set[str]]:
+    """Return the panel that all sections choose (``published``), and what is in every fold's own.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    sections
+        All whose counts may be read, by name.
+    """
+    size = params.panel.size
+    chosen = top_mean_panel([sections[name] for name in params.patient_of], size)
+    everywhere = set(chosen)
+    for protocol in params.folds:
+        for fold in folds(params, protocol):
+            everywhere &= set(top_mean_panel([sections[name] for name in fold.panel], size))
+    return chosen, everywhere

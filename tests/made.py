@@ -1,0 +1,48 @@
+"""A small table and predictions whose scores can be checked with a pencil, for the tests of tables."""
+
+import numpy as np
+import pandas as pd
+
+from stlib import scores
+from stlib.predictions import Predictions
+
+YAML = """
+title: a table for tests
+caption: H&E, 100 % made.
+decimals: 3
+seeds: [0]
+metrics: [{metric: pcc_per_gene}, {metric: mse, reported: MSE}]
+reported_dataset: {toy: HER2}
+rows:
+  - {label: Mean, model: mean, protocol: 2d, role: control}
+  - {label: Ridge, model: ridge, protocol: 2d, role: control}
+  - {label: Oracle, model: oracle, protocol: 2d, role: ceiling, datasets: [toy]}
+  - {label: Good, model: stnet, protocol: 2d, reported: {paper: ASIGN, table: I, row: ASIGN 2D}}
+  - {label: Bad, model: asign@no_graph, protocol: 2d}
+  - {label: Overlap, model: overlap, protocol: 3d, run: controls}
+"""
+TRUTH = np.array([[0.0, 0], [1, 3], [2, 0]])  # per-gene correlations by pencil: 1, 0, ...
+ERROR = {"mean": None, "ridge": 0.5, "oracle": 0.0, "stnet": 0.25, "asign@no_graph": 1.0, "overlap": 1.0}
+
+
+def predict(run):
+    """Two patients of one section; off by a checkerboard of `ERROR`, or constant."""
+    error = ERROR[run.model]
+    pattern = np.array([[1.0, -1], [-1, 1], [1, -1]])
+    one = np.zeros((3, 2)) if error is None else TRUTH + error * pattern
+    two = np.zeros((3, 2)) if error is None else TRUTH + 2 * error * pattern
+    obs = pd.DataFrame(
+        {
+            "barcode": list("abcdef"),
+            "section": ["A1"] * 3 + ["B1"] * 3,
+            "patient": ["A"] * 3 + ["B"] * 3,
+            "fold": "f",
+            "known": False,
+        }
+    )
+    return Predictions(np.vstack([one, two]), np.vstack([TRUTH, TRUTH]), np.array(["g", "h"]), obs)
+
+
+def numbers(table, load=predict):
+    """Return the table's numbers on the toy."""
+    return scores.frame(table, "toy", scores.patient_scores(table, "toy", load))

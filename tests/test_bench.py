@@ -1,0 +1,90 @@
+"""One training step, measured: operations and bytes by pencil; seconds are not tested."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from stlib import bench
+from stlib.bench import Allocated, Bench
+from stlib.tables import CostRow
+
+
+def test_bytes_are_those_of_the_tensors_alive():
+    one = torch.zeros(1000)  # 4000 bytes
+    memory = Allocated([one])
+    assert memory.now == 4000
+    with memory:
+        two = one + 1
+        view = two[:10]
+        both = torch.cat([one, two])  # 8000 more: 16000
+        del both
+        one += 1  # in place
+        assert memory.now == 8000 and memory.most_since() == 16000
+        del two
+        assert memory.now == 8000  # the view holds it
+        del view
+    assert memory.now == 4000 and memory.most_since() == 8000
+
+
+class Line(nn.Module):
+    """y = W x of 100 -> 20."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(100, 20, bias=False)
+
+    def forward(self, batch):
+        return self.layer(batch.x)
+
+    def loss(self, batch, out):
+        return out.sum()
+
+
+def made(monkeypatch, device="cpu"):
+    found = object.__new__(Bench)
+    found.model = Line()
+    found.optimiser = torch.optim.SGD(found.model.parameters(), lr=0.1, momentum=0.9)
+    found._device = device
+
+    def batch(self, n):
+        x = torch.ones(n, 100)
+        return SimpleNamespace(x=x, to_dict=lambda: {"x": x, "section": "A1"})
+
+    monkeypatch.setattr(Bench, "batch", batch)
+    return found
+
+
+def test_a_step_by_pencil(monkeypatch):
+    step = made(monkeypatch).measure(4)
+    product = 2 * 4 * 100 * 20  # backward: one product, for the weights
+    assert (step.forward_gflop * 1e9, step.step_gflop * 1e9) == pytest.approx((product, 2 * product))
+    held = 4 * (2 * 2000 + 400)  # weights, momentum, batch
+    assert (
+        held + 4 * 2000 <= step.peak_gb * 1e9 < held + 4 * (2000 + 3 * 80) + 100
+    )  # gradient; y and two like it
+    assert step.update_gb * 1e9 >= held + 4 * 2000
+
+
+def test_a_cpu_takes_the_batch_itself_only_if_that_is_little_work(monkeypatch):
+    found = made(monkeypatch)
+    assert [step.batch for step in found.steps(16)] == [16]
+    monkeypatch.setattr(bench, "MOST_GFLOP", 0.0)
+    assert [step.batch for step in found.steps(16)] == list(bench.SMALL)
+
+
+def test_a_method_has_its_own_settings_without_its_weights():
+    assert bench.papers_own("stnet", "2d").encoder == "densenet121.tv_in1k@untrained"
+    found = bench.papers_own("sgn", "2d")
+    assert (found.text, found.frozen, found.width) == ("table", "dataset", 512)
+
+
+def test_a_batch_is_connected_and_has_patches_of_the_wanted_size(toy):
+    row = CostRow(label="BLEEP", model="histogene", protocol="2d", patch_px=40)
+    found = Bench(toy, row, "cpu")
+    batch = found.batch(6)
+    assert batch.patch.shape == (6, 3, 40, 40) and batch.expression.shape == (6, toy.panel.size)
+    assert batch.section.unique().numel() == 1 and batch.position.std(0).max() < 200
+    with pytest.raises(ValueError, match="a step of 999 locations needs .* found"):
+        found.batch(999)

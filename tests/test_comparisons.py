@@ -1,0 +1,96 @@
+"""Methods compared patient by patient, on differences that can be checked with a pencil."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from stlib import comparisons
+from stlib.tables import Column, Row, Table
+
+VALUES = {"asign": [0.5, 0.6, 0.7], "stnet": [0.4, 0.52, 0.58], "mean": [np.nan] * 3}
+
+
+def patients():
+    rows = [
+        {"protocol": "2d", "setting": "strict", "label": name, "model": name, "role": "method",
+         "metric": "pcc_per_gene", "unit": unit, "value": value}
+        for name, values in VALUES.items()
+        for unit, value in zip("ABC", values, strict=True)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_each_method_is_held_against_asign_by_welch_and_in_pairs():
+    found = comparisons.against(patients()).set_index("label")
+    one = found.loc["stnet"]
+    assert one["n"] == 3 and one["difference"] == pytest.approx(-0.1)
+    assert one["p_welch"] == stats.ttest_ind(VALUES["stnet"], VALUES["asign"], equal_var=False).pvalue
+    assert one["p_paired"] == pytest.approx(stats.ttest_rel(VALUES["stnet"], VALUES["asign"]).pvalue)
+    assert one["p_holm"] == one["p_paired"]  # the only test that was made
+    assert found.loc["asign", "n"] == 0 and found["p_welch"].notna().tolist() == [False, True, False]
+
+
+def test_a_protocol_without_asign_and_a_metric_of_folds_are_not_tested():
+    other = patients().assign(protocol="3d", model=lambda rows: rows["model"].replace("asign", "egn"))
+    pooled = patients().assign(metric="pcc_per_gene_pooled", unit="f")
+    found = comparisons.against(pd.concat([patients(), other, pooled.drop_duplicates("label")]))
+    assert set(found["metric"]) == {"pcc_per_gene"}
+    assert found[found["protocol"] == "3d"]["p_welch"].isna().all()
+
+
+def ablation():
+    """Two patients, two seeds; `no_a` loses 0.2 and 0.4 (0.1 more or less by seed), `no_b` nothing."""
+    rows = [Row(label=name, model=f"asign{name}", protocol="3d") for name in ("", "@no_a", "@no_b")]
+    table = Table(name="t", title="T", caption="", decimals=3, seeds=[0, 1], rows=rows,
+                  metrics=[Column(metric="pcc_per_gene"), Column(metric="mse")])  # fmt: skip
+    full = {"A": 0.5, "B": 0.9}
+    loss = {0: {"A": 0, "B": 0}, 1: {"A": 0.2, "B": 0.4}, 2: {"A": 0, "B": 0}}
+    lines = [
+        {"row": place, "metric": metric, "seed": seed, "unit": unit,
+         "value": full[unit] + (0.1 if seed else -0.1) * (place == 1) - loss[place][unit]}
+        for place in range(3) for metric in ("pcc_per_gene", "mse") for seed in (0, 1) for unit in "AB"
+    ]  # fmt: skip
+    return {"t": table}, {"t": pd.DataFrame(lines)}
+
+
+def test_differences_by_pencil():
+    tables, scores = ablation()
+    found = comparisons.differences(tables, "toy", scores).set_index(["label", "metric"])
+    line = found.loc[("@no_a", "pcc_per_gene")]
+    np.testing.assert_allclose(line["patients"], [-0.2, -0.4])
+    assert line["mean"] == pytest.approx(-0.3) and (line["n"], line["seeds"]) == (2, 2)
+    assert line["p"] == pytest.approx(stats.ttest_1samp([-0.2, -0.4], 0).pvalue)
+    # seeds: -0.4 and -0.2, so +- t(1) 0.1
+    assert line["seed_high"] - line["mean"] == pytest.approx(stats.t.ppf(0.975, 1) * 0.1)
+    assert np.isnan(found.loc[("@no_b", "mse"), "p"]) and found.loc[("@no_b", "mse"), "verdict"] == "unclear"
+
+
+def test_a_variant_of_two_tables_is_tested_once():
+    tables, scores = ablation()
+    both = {"t": tables["t"], "u": tables["t"]}
+    found = comparisons.differences(both, "toy", {name: scores["t"] for name in both})
+    alone = comparisons.differences(tables, "toy", scores)
+    assert len(found) == 2 * len(alone)
+    np.testing.assert_array_equal(found["p_holm"][: len(alone)], alone["p_holm"])
+
+
+@pytest.mark.parametrize(("metric", "mean", "verdict"), [("mse", 0.1, "worse"), ("mse", -0.1, "better"),
+                                                         ("pcc_per_gene", 0.1, "better")])  # fmt: skip
+def test_the_verdict_knows_which_way_is_better(metric, mean, verdict):
+    line = {"metric": metric, "mean": mean, "p_holm": 0.01}
+    assert comparisons._verdict(line) == verdict
+    assert (
+        comparisons._verdict(line | {"p_holm": 0.2})
+        == comparisons._verdict(line | {"p_holm": np.nan})
+        == "unclear"
+    )
+
+
+def test_words_follow_from_the_verdict():
+    line = {"label": "w/o a", "model": "asign@no_a", "metric": "mse", "mean": 0.2, "low": 0.1, "high": 0.3}
+    line |= {"n": 4, "p_holm": 0.0001, "verdict": "worse"}
+    (said,) = comparisons.in_words(pd.DataFrame([line]), "mse")
+    assert said.startswith("w/o a: +0.200, worse: what the full model has") and "p < 0.001" in said
+    (said,) = comparisons.in_words(pd.DataFrame([line | {"n": 1}]), "mse")
+    assert said == "w/o a: +0.200, one patient has no spread, so nothing follows."

@@ -1,0 +1,75 @@
+"""The numbers of a table, from predictions."""
+
+import numpy as np
+import pytest
+from made import numbers, predict
+
+from stlib import paths, scores, tables
+from stlib.predictions import Predictions
+
+
+def test_numbers_by_pencil(found):
+    row = found.set_index(["label", "metric"])
+    good = row.loc[("Good", "mse")]  # patients: 0.25^2 and 0.5^2
+    assert good["mean"] == pytest.approx((0.0625 + 0.25) / 2)
+    assert good["sd"] == pytest.approx((0.25 - 0.0625) / 2**0.5)
+    assert good["n"] == 2 and good["low"] < good["mean"] < good["high"]
+    assert (good["reported"], good["difference"]) == (0.579, pytest.approx(0.15625 - 0.579))
+    assert np.isnan(row.loc[("Bad", "mse"), "reported"])
+    assert row.loc[("Oracle", "pcc_per_gene"), "mean"] == pytest.approx(1)
+
+
+def test_each_patient_has_a_line(table):
+    found = scores.by_patient(table, "toy", scores.patient_scores(table, "toy", predict))
+    good = found[(found["label"] == "Good") & (found["metric"] == "mse")].set_index("unit")["value"]
+    assert good.to_dict() == pytest.approx({"A": 0.0625, "B": 0.25})
+    assert len(found) == 6 * 2 * 2  # rows, metrics, patients
+
+
+def test_a_constant_row_is_undefined_and_known_as_constant(found):
+    row = found.set_index(["label", "metric"]).loc[("Mean", "pcc_per_gene")]
+    assert np.isnan(row["mean"]) and row["undefined"] == 1 and row["constant"] and row["n"] == 0
+    assert not found[found["label"] != "Mean"]["constant"].any()
+
+
+def test_the_best_is_a_method_and_who_loses_to_a_control_is_marked(found):
+    mse = found[found["metric"] == "mse"].set_index("label")
+    assert mse.index[mse["best"]].tolist() == [
+        "Good",
+        "Overlap",
+    ]  # one per protocol; neither the oracle nor a control
+    assert mse.index[mse["beaten"]].tolist() == ["Bad"]  # Overlap has no control beside it
+
+
+def test_seeds_are_averaged_within_a_patient(table):
+    two = table.model_copy(update={"seeds": [0, 1]})
+
+    def load(run):
+        right = predict(run)
+        return right if run.seed == 0 else Predictions(right.truth, right.truth, right.genes, right.obs)
+
+    row = numbers(two, load).set_index(["label", "metric"]).loc[("Good", "mse")]
+    assert row["mean"] == pytest.approx(0.15625 / 2) and row["n"] == 2
+    # the table's number is 0.15625 with one seed and 0 with the other
+    assert row["seeds"] == 2 and row["seed_sd"] == pytest.approx(0.15625 / 2**0.5)
+    mean = numbers(two, load).set_index(["label", "metric"]).loc[("Mean", "mse")]
+    assert mean["seeds"] == 1 and np.isnan(mean["seed_sd"])  # what is not trained has one
+
+
+def test_what_is_missing_is_named(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="2d/toy/mean/strict-s0/predictions.h5ad is missing"):
+        scores.patient_scores(table, "toy")
+    wrong = table.model_copy(
+        update={
+            "rows": [
+                table.rows[3].model_copy(
+                    update={"reported": tables.Reported(paper="ASIGN", table="I", row="ASIGN")}
+                )
+            ]
+        }
+    )
+    with pytest.raises(
+        ValueError, match="row 'Good': one line of tables/reported.csv must match .* found 0 .*'ASIGN 2D'"
+    ):
+        numbers(wrong, predict)
