@@ -2,7 +2,8 @@
 
 The path of the data, and the module that holds each step:
 
-what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (files)
+what a dataset is      `params` (strict YAML), `datasets/` (one reader each)
+its files              `manifest`, `download`, `counts`, `tenx` (matrices), `array`, `orientation` (places)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`
