@@ -3,8 +3,8 @@
 The files lie flat as in the record's archive, with or without its folder: `metadata.csv`, and for each
 section counts of all array places (``*_stdata.tsv.gz``), pixels of those under tissue (``spots_*.csv.gz``), a
 slide (``HE_*.jpg``) and the tumour annotation (``*_Coords.tsv.gz``). File names are taken from
-`metadata.csv`: their prefixes BT and BC follow no rule. A section is called `<patient>_<replicate>`, a spot `XxY` after its
-array column and row. Genes are Ensembl ids, some of them several joined by "+", and are kept as they are.
+`metadata.csv`: their prefixes BT and BC follow no rule. A section is called `<patient>_<replicate>`, a spot
+`XxY` after its array column and row. Genes are Ensembl ids, some of them several joined by "+", kept so.
 """
 
 import csv
