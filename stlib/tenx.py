@@ -50,8 +50,11 @@ def read_matrix(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
         raise refuse("features and barcodes are as many as rows and columns", named)
     if not np.issubdtype(data.dtype, np.integer) or (data < 0).any() or (data > np.iinfo(np.int32).max).any():
         raise refuse("counts are whole numbers from 0 up", f"{data.dtype} from {data.min()} to {data.max()}")
-    counts = sparse.csr_matrix((data.astype(np.int32), indices, indptr), shape=(n_barcodes, n_features))
-    counts.check_format()
+    try:
+        counts = sparse.csr_matrix((data.astype(np.int32), indices, indptr), shape=(n_barcodes, n_features))
+        counts.check_format()
+    except ValueError as error:
+        raise refuse("each count lies in the matrix", error) from error
     counts = counts[:, kinds == "Gene Expression"]
     genes = np.array([VERSION.sub(r"\1", name) for name in ids[kinds == "Gene Expression"]])
     for what, names in (("barcode", barcodes), ("gene id", genes)):

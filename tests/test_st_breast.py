@@ -243,7 +243,7 @@ def test_options_are_strict(tmp_path):
         st_breast.read(tiny(source=source), write(tmp_path), "BC1_C1")
 
 
-# ---- downloads ----------------------------------------------------------------------------------------------
+# ---- downloads ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -326,7 +326,7 @@ def test_metadata_naming_what_the_record_does_not_list(record):
         st_breast.fetch(params, paths.raw("st_breast"))
 
 
-# ---- the params file, and the whole way ---------------------------------------------------------------------
+# ---- the params file, and the whole way --------------------------------------------------------------------
 
 
 def test_the_params_file_follows_the_papers_rules():
