@@ -121,8 +121,8 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         first = [*barcodes[~known].tolist(), *sorted(map(str, missing))][:3]
         raise ValueError(
             f"{source}: every barcode has a place, and every spot under tissue has counts; found "
-            f"{(~known).sum()} barcode(s) without place and {len(missing)} spot(s) without counts, e.g. {first}. "
-            "Check that both files belong to one section"
+            f"{(~known).sum()} barcode(s) without place and {len(missing)} spot(s) without counts, e.g. "
+            f"{first}. Check that both files belong to one section"
         )
     rows = np.array([row_of[barcode] for barcode in barcodes])
     counts, barcodes, rows = counts[under[rows]], barcodes[under[rows]], rows[under[rows]]
