@@ -164,6 +164,7 @@ TURNED = {s: (y, x) for s, (x, y) in SPOTS.items()}
 MIRRORED = {s: (320 - x, y) for s, (x, y) in SPOTS.items()}
 
 
+@pytest.mark.filterwarnings("ignore:.*array steps from where the slide's frame")
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -174,10 +174,10 @@ def _table(path: Path, delimiter: str, columns: list[str]) -> list[list[str]]:
     Lines end in CR, LF or both. The header may lack the cell above the keys, so that it is one field shorter.
     """
     try:
-        text = gzip.decompress(path.read_bytes()).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        head, *rows = [row for row in csv.reader(lines, delimiter=delimiter) if row] or [[]]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); delete it, `make data` again") from error
-    head, *rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row] or [[]]
     uneven = [row for row in rows if len(row) != len(columns) + 1]
     if head[-len(columns) :] != columns or len(head) > len(columns) + 1 or uneven:
         raise ValueError(
