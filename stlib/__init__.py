@@ -2,7 +2,9 @@
 
 The path of the data, and the module that holds each step:
 
-what a dataset is      `params` (strict YAML), `datasets/` (one reader each), `download`, `counts` (files)
+what a dataset is      `params` (strict YAML), `datasets/` (one reader each)
+its files              `manifest`, `mendeley` and `download`, `counts` and `tenx` (matrices)
+its places             `array` and `visium` (the grids), `orientation` (of slides)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`

@@ -1,110 +1,42 @@
 """Verified downloads that resume: what is missing comes from its source, and a byte that differs is noticed.
 
 pooch moves the bytes. A file grows beside its target under another name, continues there after a cut (HTTP
-Range), and takes its own name only when size and git blob id are those of the manifest. The blob id is what
-`git hash-object` prints: SHA-1 over ``blob <size>``, a NUL byte and the content. Beside the size, its first
-12 digits will do.
+Range), and takes its own name only when size and checksum are those of the manifest (`stlib.manifest`).
+
+A source that publishes no checksums is believed once (`download_unpublished`): size and version (ETag) are
+those it announces, the SHA-256 is that of what came; both are kept beside the files and hold from then on.
 """
 
-import csv
 import fcntl
-import hashlib
 import os
-import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pooch
+import requests
 from requests import RequestException, Response
 from tqdm import tqdm
 from tqdm.utils import CallbackIOWrapper
 
+from stlib.fingerprint import file_hash
+from stlib.manifest import File, found, matches, read_manifest, verify, write_manifest
+
+T = TypeVar("T")
+
+KEPT = "files.tsv"  # the manifest beside files whose source has none that could be committed
 ATTEMPTS = 4
 PAUSE_S = 1.0  # before the second attempt; doubles with each
 FINAL = (401, 403, 404, 410)  # answers that asking again does not change
 CHUNK = 2**16  # bytes
-
-
-@dataclass(frozen=True)
-class File:
-    """One file of a source.
-
-    Attributes
-    ----------
-    path
-        Below the source's URL, and below the local folder.
-    bytes
-        Size.
-    blob
-        Git blob id: 40 hex digits, or the first 12 or more.
-    """
-
-    path: str
-    bytes: int
-    blob: str
-
-
-def read_manifest(path: Path) -> list[File]:
-    """Read the files of a source from a table with the columns path, bytes and blob.
-
-    Raises
-    ------
-    ValueError
-        If a row is no path inside the folder, a positive size and a blob id, or a path occurs twice.
-    """
-    with open(path, newline="") as table:
-        rows = list(csv.DictReader(table, delimiter="\t"))
-    files = []
-    for number, row in enumerate(rows, start=2):
-        name, size, blob = (row.get(column) or "" for column in ("path", "bytes", "blob"))
-        inside = name and not Path(name).is_absolute() and ".." not in Path(name).parts
-        if not (inside and re.fullmatch("[1-9][0-9]*", size) and re.fullmatch("[0-9a-f]{12,40}", blob)):
-            raise ValueError(
-                f"{path.name}, line {number}: a file is a relative path, its bytes and 12 to 40 hex digits "
-                f"of its blob id, separated by tabs; found {list(row.values())}. Correct the line"
-            )
-        files.append(File(name, int(size), blob))
-    names = [file.path for file in files]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{path.name}: each path stands once, found {sorted(repeated)} twice. Remove a line")
-    return files
-
-
-def blob_id(path: Path) -> str:
-    """Return the git blob id of a file."""
-    header = b"blob %d\0" % path.stat().st_size
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
-
-
-def matches(path: Path, file: File) -> bool:
-    """Tell whether a local file has the size and the blob id of the manifest."""
-    return path.stat().st_size == file.bytes and blob_id(path).startswith(file.blob)
-
-
-def verify(files: Iterable[File], folder: Path) -> list[File]:
-    """Compare what `folder` holds with the manifest, and return the files it lacks.
-
-    Raises
-    ------
-    ValueError
-        If a file is there with another content; nothing is changed.
-    """
-    files = list(files)
-    missing = [file for file in files if not (folder / file.path).exists()]
-    differing = [file for file in files if file not in missing and not matches(folder / file.path, file)]
-    if differing:
-        first = differing[0]
-        size, blob = (folder / first.path).stat().st_size, blob_id(folder / first.path)
-        raise ValueError(
-            f"{folder}: {len(differing)} file(s) differ from the manifest, e.g. {first.path}: expected "
-            f"{first.bytes:,} bytes with blob id {first.blob}, found {size:,} with {blob}. Delete them and "
-            "run `make data` again"
-        )
-    return missing
+TIMEOUT_S = 30
+HEADERS = {
+    "Accept-Encoding": "identity",  # Range counts the bytes that are sent, compressed or not
+    "User-Agent": "Mozilla/5.0 (compatible; stlib)",  # some hosts refuse what does not look like a browser
+}
 
 
 def download(files: Iterable[File], url: str, folder: Path) -> None:
@@ -131,8 +63,83 @@ def download(files: Iterable[File], url: str, folder: Path) -> None:
         total = sum(file.bytes for file in missing)
         with tqdm(total=total, unit="B", unit_scale=True, desc=folder.name, disable=not missing) as bar:
             while missing:
-                _download(missing, url.rstrip("/"), folder, bar)
+                _download(missing, url, folder, bar)
                 missing = missing[1:]
+
+
+def download_unpublished(addresses: Mapping[str, str], folder: Path) -> None:
+    """Bring files that have no published checksum: as announced the first time, and unchanged ever after.
+
+    Parameters
+    ----------
+    addresses
+        Path below `folder` -> URL.
+    folder
+        Gets the files, and a manifest of them, `KEPT`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `download` does.
+    """
+    manifest = folder / KEPT
+    kept = {file.path: file for file in read_manifest(manifest)} if manifest.exists() else {}
+    new = {path: url for path, url in addresses.items() if path not in kept or kept[path].url != url}
+    for path, url in tqdm(new.items(), unit="file", desc=f"{folder.name}: sizes", disable=not new):
+        kept[path] = ask(url, lambda response, path=path, url=url: _announced(response, path, url), "HEAD")
+    write_manifest(manifest, kept.values())
+    try:
+        download([kept[path] for path in addresses], "", folder)
+    finally:
+        for path, file in kept.items():
+            if not file.sha256 and (folder / path).exists():
+                kept[path] = replace(file, sha256=file_hash(folder / path))
+        write_manifest(manifest, kept.values())
+
+
+def _announced(response: Response, path: str, url: str) -> File:
+    """Return size and version of a file from the head of an answer."""
+    size, etag = (response.headers.get(name, "") for name in ("content-length", "etag"))
+    return File(path, int(size or 0), etag=etag.removeprefix("W/").strip('"'), url=url)
+
+
+def ask(url: str, answer: Callable[[Response], T], method: str = "GET") -> T:
+    """Return what `answer` makes of a small page, e.g. a listing; it may raise ValueError to ask again.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the page cannot be had.
+    ValueError
+        If `answer` refuses each time.
+    """
+
+    def attempt() -> T:
+        response = requests.request(method, url, headers=HEADERS, timeout=TIMEOUT_S, allow_redirects=True)
+        response.raise_for_status()
+        return answer(response)
+
+    try:
+        return _patiently(attempt)
+    except RequestException as error:
+        raise FileNotFoundError(
+            f"{url} could not be read ({error}). Run this again, or name a folder that has the files with "
+            "DATA="
+        ) from error
+
+
+def _patiently(attempt: Callable[[], T]) -> T:
+    """Do what needs the network; again, after a pause, where that may change the answer."""
+    for number in range(1, ATTEMPTS):
+        try:
+            return attempt()
+        except RequestException as error:
+            if error.response is not None and error.response.status_code in FINAL:
+                raise
+        except ValueError:
+            pass
+        time.sleep(PAUSE_S * 2 ** (number - 1))
+    return attempt()
 
 
 def _download(missing: list[File], url: str, folder: Path, bar: tqdm) -> None:
@@ -142,16 +149,10 @@ def _download(missing: list[File], url: str, folder: Path, bar: tqdm) -> None:
     partial = target.with_name(f".{target.name}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
     bar.update(partial.stat().st_size if partial.exists() else 0)
-    for pause in [*(PAUSE_S * 2**attempt for attempt in range(ATTEMPTS - 1)), None]:
-        try:
-            return _attempt(file, f"{url}/{file.path}", partial, target, bar)
-        except RequestException as error:
-            if pause is None or (error.response is not None and error.response.status_code in FINAL):
-                raise FileNotFoundError(_wanted(missing, url, folder, error)) from error
-        except ValueError:
-            if pause is None:
-                raise
-        time.sleep(pause)
+    try:
+        _patiently(lambda: _attempt(file, file.address(url), partial, target, bar))
+    except RequestException as error:
+        raise FileNotFoundError(_wanted(missing, url, folder, error)) from error
 
 
 def _attempt(file: File, url: str, partial: Path, target: Path, bar: tqdm) -> None:
@@ -161,10 +162,10 @@ def _attempt(file: File, url: str, partial: Path, target: Path, bar: tqdm) -> No
         if partial.stat().st_size < file.bytes:
             raise RequestException(f"{url} ended early, at byte {partial.stat().st_size:,} of {file.bytes:,}")
         if not matches(partial, file):
-            found = blob_id(partial)
+            other = found(partial, file)
             bar.update(-partial.stat().st_size)
             partial.unlink()
-            raise ValueError(_differs(file, url, f"blob id {found}"))
+            raise ValueError(_differs(file, url, other))
         os.replace(partial, target)
     finally:
         if partial.exists() and not partial.stat().st_size:
@@ -189,9 +190,11 @@ def _append(file: File, url: str, partial: Path, bar: tqdm) -> None:
                 out.truncate(0)
                 bar.update(-start)
 
-        headers = {"Accept-Encoding": "identity"}  # Range counts the bytes that are sent, compressed or not
+        headers = dict(HEADERS)
         if start:
             headers["Range"] = f"bytes={start}-"
+        if start and file.etag:
+            headers["If-Range"] = f'"{file.etag}"'  # the rest of this version, or the whole of another
         get = pooch.HTTPDownloader(chunk_size=CHUNK, headers=headers, hooks={"response": begin})
         get(url, CallbackIOWrapper(bar.update, out, "write"), None)
         out.flush()
@@ -200,14 +203,14 @@ def _append(file: File, url: str, partial: Path, bar: tqdm) -> None:
 
 def _differs(file: File, url: str, found: str) -> str:
     return (
-        f"{url} is not the file of the manifest: expected {file.bytes:,} bytes with blob id {file.blob}, "
+        f"{url} is not the file of the manifest: expected {file.bytes:,} bytes with {file.checksum}, "
         f"found {found}. Try again; if it stays so, name a folder that has the file with DATA="
     )
 
 
 def _wanted(missing: list[File], url: str, folder: Path, reason: Exception) -> str:
     """Say which files to put where by hand, and from where."""
-    listed = [f"  {f.bytes:,} bytes from {url}/{f.path} at {folder / f.path}" for f in missing[:3]]
+    listed = [f"  {f.bytes:,} bytes from {f.address(url)} at {folder / f.path}" for f in missing[:3]]
     more = [f"  and {len(missing) - 3} more files of the manifest"] if len(missing) > 3 else []
     return (
         f"{missing[0].path} is not there and could not be downloaded ({reason}). Run this again to continue, "

@@ -16,7 +16,7 @@ from stlib import paths
 from stlib.params import Params
 
 PACKAGE = Path(__file__).parent
-DESCRIPTIVE = {"title", "notes", "showcase", "expect"}  # params that no run computes with
+DESCRIPTIVE = {"title", "notes", "showcase", "expect", "same_tissue_group"}  # no run computes with them
 
 
 def file_hash(path: Path) -> str:

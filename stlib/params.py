@@ -8,7 +8,7 @@ import difflib
 from itertools import chain
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -109,11 +109,12 @@ class Expect(Record):
     """Totals that must come out when the raw data is read."""
 
     sections: int
-    spots: int
+    spots: int | Annotated[list[int], Field(min_length=2, max_length=2)]  # or the least and the most
     umi: int | None = None
     genes_union: int | None = None
     genes_common: int | None = None
     panel_sha256: str | None = None  # of the published panel, one gene a line
+    published: dict[str, int] = {}  # totals that the papers print; shown beside ours
 
 
 class Params(Record):
@@ -125,6 +126,7 @@ class Params(Record):
     sections: Patients
     counts_only: Patients = {}
     known: dict[str, str]
+    same_tissue_group: dict[str, str] = {}  # patient -> name shared with the same tissue in other datasets
     spot: Spot
     panel: Panel
     levels: Levels
@@ -160,6 +162,9 @@ class Params(Record):
                     f"known.{patient}: '{section}' is no section of patient '{patient}' with a slide "
                     f"(found {self.sections.get(patient, 'no such patient')})"
                 )
+        patients = {*self.sections, *self.counts_only}
+        for patient in self.same_tissue_group.keys() - patients:
+            raise ValueError(f"same_tissue_group names '{patient}'; nearest: {nearest(patient, patients)}")
         for protocol, folds in self.folds.items():
             self._check_folds(protocol, folds)
         return self

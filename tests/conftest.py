@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import made
+import numpy as np
 import pytest
 
 from stlib import paths, tables
@@ -54,3 +55,55 @@ def table(folder):
 def found(table):
     """Its numbers."""
     return made.numbers(table)
+
+
+@pytest.fixture
+def painted():
+    """Return a function that paints one lopsided piece of tissue: uint8 (H, W, 3), moved by a shift in px."""
+    from PIL import Image
+
+    def paint(width: int, height: int, shift: tuple[float, float] = (0, 0)) -> np.ndarray:
+        rng = np.random.default_rng(3)
+        y, x = np.mgrid[: height // 8, : width // 8] * 8.0
+        place = np.stack([(x - shift[0]) / width - 0.45, (y - shift[1]) / height - 0.45])
+        angle = np.arctan2(place[1], place[0])
+        outline = 0.27 + 0.07 * np.cos(angle - 1) + 0.05 * np.cos(2 * angle) + 0.04 * np.cos(3 * angle + 2)
+        blobs = sum(np.exp(-((place.T - c) ** 2).sum(2).T * 800) for c in rng.uniform(-0.3, 0.3, (40, 2)))
+        stain = (np.hypot(*place) < outline) * (0.25 + 0.5 * np.minimum(blobs, 1.2))
+        image = (240 * 10 ** (-stain[..., None] * [0.6, 1.0, 0.35])).astype(np.uint8)
+        return np.asarray(Image.fromarray(image).resize((width, height)))
+
+    return paint
+
+
+@pytest.fixture
+def chain(monkeypatch, tmp_path):
+    """Return a function that does what notebooks 01, 02, 03 and 05 do, with `smooth`, from raw files on."""
+
+    def run(params: Params, raw) -> tuple:
+        from stlib import datasets, graph, paths
+        from stlib.expression import top_mean_panel
+        from stlib.features import features, patches
+        from stlib.registration import register_dataset
+        from stlib.splits import folds
+        from stlib.train import Task, train_fold
+
+        monkeypatch.setattr(paths, "DATA", tmp_path / "house")
+        folder = datasets.raw_folder(params, str(raw))
+        datasets.fetch(params, folder)
+        manifest = datasets.prepare(params, folder)
+        assert {name: set(kinds) for name, kinds in manifest.items()} == dict.fromkeys(
+            params.with_slide, {"h5ad", "tif"}
+        )
+        sections = load_sections(params, params.patient_of)
+        assert len(top_mean_panel(sections.values(), params.panel.size)) == params.panel.size
+        for section in sections.values():
+            assert len(patches(params, section, "spot")) == len(section)
+            assert [len(features(params, section, level)) > 0 for level in ("spot", "region", "global")]
+            graph.knn_graph(section.position, 8)
+        registered = register_dataset(params)
+        fold = folds(params, "3d")[0]
+        predictions, *_ = train_fold(Task(params, fold, "smooth", "3d", 0, tmp_path / "run", "recipe"))
+        return sections, registered, predictions, datasets.totals(sections)
+
+    return run

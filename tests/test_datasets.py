@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from stlib import datasets, paths
@@ -45,6 +46,28 @@ def test_what_was_found_is_compared_with_what_is_expected():
     assert lines[1].split(maxsplit=1) == ["spots", "13620 WARNING: expected 13594"]
     assert lines[2].split(maxsplit=1) == ["umi", "5"]  # nothing is expected
     assert "WARNING" not in datasets.compare(found, None)
+
+
+def test_a_total_may_have_a_range_and_stands_beside_what_a_paper_prints():
+    expect = Expect(sections=36, spots=[30, 40], published={"spots": 44, "sections": 36})
+    lines = datasets.compare({"sections": 36, "spots": 40}, expect).splitlines()
+    assert lines[0].split(maxsplit=1)[1] == "36 as expected"
+    assert lines[1].split(maxsplit=1)[1] == "40 as expected WARNING: the paper prints 44"
+    assert "29 WARNING: expected 30 to 40" in datasets.compare({"spots": 29}, expect)
+
+
+def test_an_orientation_that_leaves_spots_on_glass_is_reported(one, monkeypatch):
+    params, raw = one
+    read = datasets.reader(params).read
+
+    def mirrored(*args, **options):
+        section = read(*args, **options)
+        away = section.size_px - section.position
+        return replace(section, position=np.column_stack([away[:, 0] / 2, section.position[:, 1]]))
+
+    monkeypatch.setattr(datasets.reader(params), "read", mirrored)
+    with pytest.warns(UserWarning, match="P1-1.tif: .* of its spots lie on tissue"):
+        datasets.prepare(params, raw)
 
 
 @pytest.fixture

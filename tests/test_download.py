@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from stlib import download as module
-from stlib.download import File, blob_id, download, matches, read_manifest, verify
+from stlib.download import KEPT, ask, download, download_unpublished
+from stlib.manifest import File, blob_id, matches, read_manifest, verify, write_manifest
 
 CONTENT = {  # path -> bytes, long enough for several chunks
     "ST-cnts/A1.tsv.gz": bytes(range(256)) * 1200,
@@ -32,6 +33,7 @@ class Server:
     def __init__(self) -> None:
         self.behave: dict[str, list[str]] = {}
         self.asked: list[tuple[str, str]] = []  # (path, Range)
+        self.version = ""  # sent as ETag; with If-Range of another one, the whole is answered
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, wanted = request.path.removeprefix("/pinned/"), request.headers.get("Range", "")
@@ -45,12 +47,17 @@ class Server:
             body = body[:-1] + b"?"
         if word == "login":
             body = b"<html>please log in</html>"
-        if wanted and word != "rangeless":
+        same = request.headers.get("If-Range", f'"{self.version}"') == f'"{self.version}"'
+        if wanted and same and word != "rangeless":
             body, status = body[int(wanted.removeprefix("bytes=").removesuffix("-")) :], 206
         request.send_response(status)
         if word != "lengthless":
             request.send_header("Content-Length", str(len(body)))
+        if self.version:
+            request.send_header("ETag", f'"{self.version}"')
         request.end_headers()
+        if request.command == "HEAD":
+            return None
         request.wfile.write(body[: len(body) // 2] if word in ("cut", "lengthless") else body)
 
 
@@ -63,6 +70,8 @@ def server(monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             state.answer(self)
+
+        do_HEAD = do_GET
 
         def log_message(self, *args):
             pass
@@ -79,7 +88,7 @@ def server(monkeypatch):
 
 def content(folder):
     """Return path -> bytes of all files but the lock."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", KEPT)]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -252,3 +261,96 @@ def test_the_bar_counts_bytes_once(server, tmp_path, monkeypatch):
     download(FILES, server.url, tmp_path)
     bar, options = bars[0]
     assert options["unit"] == "B" and bar.n == bar.total == sum(len(body) for body in CONTENT.values())
+
+
+# ---- other checksums, and none -----------------------------------------------------------------------------
+
+
+def by_sha256(path, url=""):
+    return File(path, len(CONTENT[path]), sha256=hashlib.sha256(CONTENT[path]).hexdigest(), url=url)
+
+
+def test_a_file_with_its_own_address_and_a_sha256(server, tmp_path):
+    elsewhere = File("a.gz", A1.bytes, sha256=by_sha256(A1.path).sha256, url=f"{server.url}/{A1.path}")
+    download([elsewhere], "http://nowhere.invalid", tmp_path)
+    assert content(tmp_path) == {"a.gz": CONTENT[A1.path]}
+    server.behave[A2.path] = ["corrupt"]
+    with pytest.raises(ValueError, match="A2.tsv.gz is not the file of the manifest.*found SHA-256 "):
+        download([by_sha256(A2.path)], server.url, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", ""])
+def test_no_path_leaves_the_folder(path):
+    with pytest.raises(ValueError, match="a file is a relative path"):
+        File(path, 6, sha256="0" * 64)
+
+
+def test_a_manifest_comes_back(tmp_path):
+    files = [A1, by_sha256(A2.path, "https://x.org/y"), File("c", 3, etag="1-2")]
+    write_manifest(tmp_path / "x.tsv", files)
+    assert read_manifest(tmp_path / "x.tsv") == files
+
+
+@pytest.fixture
+def addresses(server):
+    server.version = "v1"
+    return {"counts.gz": f"{server.url}/{A1.path}", "about.txt": f"{server.url}/{README.path}"}
+
+
+def test_what_has_no_checksum_is_held_against_what_came_first(server, addresses, tmp_path):
+    download_unpublished(addresses, tmp_path)
+    assert content(tmp_path) == {"counts.gz": CONTENT[A1.path], "about.txt": CONTENT[README.path]}
+    kept = read_manifest(tmp_path / KEPT)
+    assert [(f.path, f.bytes, f.etag, f.url) for f in kept] == [
+        ("counts.gz", A1.bytes, "v1", addresses["counts.gz"]),
+        ("about.txt", README.bytes, "v1", addresses["about.txt"]),
+    ]
+    assert [f.sha256 for f in kept] == [by_sha256(path).sha256 for path in (A1.path, README.path)]
+    server.asked.clear()
+    download_unpublished(addresses, tmp_path)
+    assert server.asked == []  # all is known and here
+
+    (tmp_path / "about.txt").write_bytes(b"HELLO\n")
+    with pytest.raises(ValueError, match="about.txt: expected 6 bytes with SHA-256"):
+        download_unpublished(addresses, tmp_path)
+
+
+@pytest.mark.parametrize(("version", "continued"), [("v1", True), ("v2", False)])
+def test_a_cut_file_is_continued_in_the_same_version_only(server, addresses, tmp_path, version, continued):
+    server.behave[A1.path] = ["whole", "cut", "503"]  # the first answers the question for its size
+    with pytest.raises(FileNotFoundError, match="counts.gz is not there and could not be downloaded"):
+        download_unpublished(addresses, tmp_path)
+    half = (tmp_path / ".counts.gz.partial").read_bytes()
+    (tmp_path / ".counts.gz.partial").write_bytes(b"?" * len(half))  # seen in what comes of it
+    server.behave.clear()
+    server.version = version
+    download_unpublished(addresses, tmp_path)
+    assert (content(tmp_path)["counts.gz"] == CONTENT[A1.path]) is not continued
+
+
+def test_without_network_it_says_which_page_and_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PAUSE_S", 0)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
+    with pytest.raises(FileNotFoundError, match="/x could not be read.*name a folder that has the files"):
+        download_unpublished({"x": url}, tmp_path)
+
+
+def test_a_server_that_announces_no_size_or_version(server, tmp_path):
+    with pytest.raises(ValueError, match="the version that its source announced; found"):
+        download_unpublished({"x": f"{server.url}/{README.path}"}, tmp_path)
+
+
+def test_an_answer_that_is_refused_is_asked_for_again(server):
+    server.behave[README.path] = ["login", "whole"]
+
+    def hello(response):
+        if response.text != "hello\n":
+            raise ValueError("no greeting")
+        return response.text
+
+    assert ask(f"{server.url}/{README.path}", hello) == "hello\n"
+    server.behave[README.path] = ["login"]
+    with pytest.raises(ValueError, match="no greeting"):
+        ask(f"{server.url}/{README.path}", hello)

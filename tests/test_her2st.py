@@ -12,7 +12,7 @@ from PIL import Image
 
 from stlib import paths
 from stlib.datasets import her2st
-from stlib.download import matches, read_manifest
+from stlib.manifest import matches, read_manifest
 from stlib.params import Params, load_params, parse
 
 HER2ST = Path(os.environ.get("STLIB_HER2ST", paths.raw("her2st"))).resolve()
@@ -34,7 +34,7 @@ COUNTS = {"10x13": "0\t12\t3", "2x2": "7\t0\t0", "3x2": "0\t0\t1234567"}
 def tiny(**changes) -> Params:
     """Return the parameters of her2st, for one section."""
     content = yaml.safe_load((paths.PARAMS / "her2st.yaml").read_text())
-    content |= {"sections": {"A": ["A2"]}, "known": {}, "folds": {}} | changes
+    content |= {"sections": {"A": ["A2"]}, "known": {}, "same_tissue_group": {}, "folds": {}} | changes
     return parse(Params, content, "params/tiny.yaml")
 
 

@@ -101,6 +101,19 @@ def test_section_listed_twice():
         parse(Params, changed(counts_only={"P9": ["P1-1"]}), "x.yaml")
 
 
+def test_same_tissue_group_names_patients():
+    groups = parse(Params, changed(same_tissue_group={"P1": "block 7"}), "x.yaml").same_tissue_group
+    assert groups == {"P1": "block 7"} and load_params("toy").same_tissue_group == {}
+    with pytest.raises(ValueError, match="same_tissue_group names 'P11'; nearest: 'P1'"):
+        parse(Params, changed(same_tissue_group={"P11": "block 7"}), "x.yaml")
+
+
+def test_the_same_tissue_has_one_name_in_all_datasets():
+    every = [load_params(path.stem) for path in paths.PARAMS.glob("*.yaml")]
+    names = {params.name: set(params.same_tissue_group.values()) for params in every}
+    assert names["her2st"] == names["her2st_small"] == names["st_breast"] != set()
+
+
 def test_params_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         load_params("toy").encoder = "other"

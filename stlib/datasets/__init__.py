@@ -1,7 +1,7 @@
 """One reader per source, and the step that turns its files into sections.
 
 A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`. The params file
-names it; nothing else has to know it.
+names it; nothing else has to know it. `present` and `layer` are what several readers do alike.
 """
 
 import importlib
@@ -63,7 +63,8 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
     dict
         Section -> {file suffix: sha256}.
     """
-    from stlib.slide import write_pyramid  # images are opened there only
+    from stlib.orientation import warn_if_turned
+    from stlib.slide import Slide, write_pyramid  # images are opened there only
 
     source = reader(params)
     manifest = {}
@@ -78,6 +79,8 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
             stamp = slide.with_suffix(".json")
             if not slide.exists() or not stamp.exists() or json.loads(stamp.read_text())["origin"] != origin:
                 write_pyramid(source.image(params, folder, name), slide, section.um_per_px)
+                with Slide(slide) as opened:
+                    warn_if_turned(opened, section.position)
                 with paths.replacing(stamp) as temporary:
                     temporary.write_text(json.dumps({"origin": origin}))
             manifest[name]["tif"] = origin
@@ -95,6 +98,38 @@ def fetch(params: Params, folder: Path) -> None:
     reader(params).fetch(params, folder)
 
 
+def present(params: Params, path: Path) -> Path:
+    """Return the path of a raw file, or say how to get it."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there. `make data DATASET={params.name}` downloads it; or name a folder that has "
+            f"it, in the source's layout: `make data DATASET={params.name} DATA=folder`"
+        )
+    return path
+
+
+def layer(params: Params, section: str) -> int:
+    """Return a section's place in its stack, from 1, for sources whose names sort in cutting order.
+
+    Raises
+    ------
+    ValueError
+        If the params file has no such section, or lists the stack in another order: serial registration
+        follows that list.
+    """
+    if section not in params.patient_of:
+        close = nearest(section, params.patient_of)
+        raise ValueError(f"params/{params.name}.yaml has no section '{section}' (nearest: {close})")
+    patient = params.patient_of[section]
+    stack = params.sections.get(patient, [])
+    if stack != sorted(stack):
+        raise ValueError(
+            f"params/{params.name}.yaml: sections.{patient} stands in cutting order, {sorted(stack)}; found "
+            f"{stack}. Correct the order"
+        )
+    return sorted([*stack, *params.counts_only.get(patient, [])]).index(section) + 1
+
+
 def totals(sections: dict[str, Section]) -> dict[str, int]:
     """Count what was read, in the terms of `expect` in a params file."""
     every = list(sections.values())
@@ -108,16 +143,17 @@ def totals(sections: dict[str, Section]) -> dict[str, int]:
 
 
 def compare(found: dict[str, int], expect: Expect | None) -> str:
-    """Return a line per total: what was found, and what the params file expects where it says so."""
+    """Return a line per total: what was found, what the params file expects, and what the papers print."""
     wanted = {} if expect is None else expect.model_dump(exclude_none=True)
     lines = []
     for name, value in found.items():
-        verdict = (
-            ""
-            if name not in wanted
-            else " as expected"
-            if wanted[name] == value
-            else f" WARNING: expected {wanted[name]}"
-        )
-        lines.append(f"{name:13s} {value}{verdict}")
+        words = [f"{name:13s} {value}"]
+        if name in wanted:
+            least, most = wanted[name] if isinstance(wanted[name], list) else [wanted[name]] * 2
+            text = f"{least}" if least == most else f"{least} to {most}"
+            words.append("as expected" if least <= value <= most else f"WARNING: expected {text}")
+        printed = wanted.get("published", {}).get(name, value)
+        if printed != value:
+            words.append(f"WARNING: the paper prints {printed}")
+        lines.append(" ".join(words))
     return "\n".join(lines)

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from stlib import paths
+from stlib.array import scale_of_slide, slope
 from stlib.counts import read_counts
-from stlib.download import File, download, read_manifest
+from stlib.datasets import present
+from stlib.download import download
+from stlib.manifest import File, read_manifest
 from stlib.params import Params, Record, nearest, parse
 from stlib.sections import Section, check_section
 
 MANIFEST = "her2st.files.tsv"  # in params/
 COLUMNS = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
-FRAME = np.array([32, 34])  # array steps from the left to the right edge of a slide, and from top to bottom
-SCALE_TOLERANCE = 0.02  # slide against spot file; A6, whose pixels do not follow the frame, is 0.8 % off
 
 
 class Options(Record):
@@ -105,12 +106,12 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     spots = _read_spots(_present(params, folder, f"ST-spotfiles/{section}_selection.tsv"))
     source = f"{_top(folder)}: {section}.tsv.gz and {section}_selection.tsv"
     array, position = _join(barcodes, spots, options.dead_positions, source)
-    size_px, um_per_px = None, params.spot.pitch_um / _slope(array, position)
+    size_px, um_per_px = None, params.spot.pitch_um / slope(array, position)
     if slide and section in params.with_slide:
         from stlib.slide import image_size  # counts alone need no image library
 
         size_px = np.array(image_size(image(params, folder, section)))
-        um_per_px = _scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)
+        um_per_px = scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)
     made = Section(
         name=section,
         patient=patient,
@@ -168,25 +169,6 @@ def _join(
     return tuple(np.hsplit(np.array([spots[barcode] for barcode in barcodes]), 2))
 
 
-def _slope(array: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Return px per array step along x and y (2,), by least squares; NaN for a single column or row."""
-    centred = array - array.mean(0)
-    with np.errstate(invalid="ignore"):
-        return (centred * position).sum(0) / (centred**2).sum(0)
-
-
-def _scale_of_slide(by_spots: np.ndarray, size_px: np.ndarray, pitch_um: float, source: str) -> np.ndarray:
-    """Return um per px (2,) by the slide, which shows the array's frame: 6400 um x 6800 um."""
-    by_slide = pitch_um * FRAME / size_px
-    if (np.abs(by_spots / by_slide - 1) > SCALE_TOLERANCE).any():
-        raise ValueError(
-            f"{source}: spots and slide have one scale; found {by_spots.round(4).tolist()} um per px by the "
-            f"pixels of the spots, {by_slide.round(4).tolist()} by the slide of {size_px.tolist()} px. Take "
-            "the slide in its published size"
-        )
-    return by_slide
-
-
 def _patient(params: Params, section: str) -> str:
     """Return the patient of a section of the params file."""
     if section not in params.patient_of:
@@ -224,10 +206,4 @@ def _top(folder: Path) -> Path:
 
 def _present(params: Params, folder: Path, name: str) -> Path:
     """Return the path of a file, or say how to get it."""
-    path = _top(folder) / name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there. `make data DATASET={params.name}` downloads it; or name a folder that has "
-            f"it, in the source's layout: `make data DATASET={params.name} DATA=folder`"
-        )
-    return path
+    return present(params, _top(folder) / name)

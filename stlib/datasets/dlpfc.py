@@ -1,0 +1,164 @@
+"""DLPFC: prefrontal cortex, 12 Visium sections of 3 donors (Maynard et al., Nat. Neurosci. 24, 425, 2021).
+
+A section is a number such as 151507 and a folder of that name, laid out as by Space Ranger:
+``filtered_feature_bc_matrix.h5``, ``spatial/tissue_positions_list.csv``, ``spatial/scalefactors_json.json``,
+and beside them the slide, ``<section>_full_image.tif``. The counts hold spots under tissue alone, the
+positions all places of the hexagonal array (`stlib.visium`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from stlib import paths
+from stlib.datasets import layer, present
+from stlib.download import download_unpublished
+from stlib.params import Params, Record, parse
+from stlib.sections import Section, check_section
+from stlib.tenx import read_matrix
+from stlib.visium import check_slide_size, read_positions, scale_of_array
+
+FILES = {  # kind -> where it lies below a section's folder
+    "counts": "filtered_feature_bc_matrix.h5",
+    "positions": "spatial/tissue_positions_list.csv",
+    "scale": "spatial/scalefactors_json.json",
+    "slide": "{}_full_image.tif",
+}
+REMOTE = {  # kind -> below the source's URL, or below `positions_url`
+    "counts": "h5/{}_filtered_feature_bc_matrix.h5",
+    "slide": "images/{}_full_image.tif",
+    "positions": "{}/tissue_positions_list.txt",
+    "scale": "{}/scalefactors_json.json",
+}
+
+
+class Options(Record):
+    """Where positions are, and what the source is known to have.
+
+    Attributes
+    ----------
+    positions_url
+        Of positions and scale factors, which lie apart from counts and slides.
+    empty_spots
+        Section -> spots whose counts may all be zero.
+    """
+
+    positions_url: str = ""
+    empty_spots: dict[str, list[str]] = {}
+
+
+def fetch(params: Params, folder: Path) -> None:
+    """Make every file that the dataset needs present in `folder`.
+
+    The house's own folder, `paths.raw`, is filled by downloading. No checksum is published: the first
+    download is believed, and remembered (`stlib.download`). A folder of the user's is never written to, see
+    `require`.
+    """
+    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
+        urls = {"counts": params.source.url, "slide": params.source.url}
+        addresses = {
+            f"{section}/{FILES[kind].format(section)}": "/".join(
+                [urls.get(kind, _options(params).positions_url).rstrip("/"), REMOTE[kind].format(section)]
+            )
+            for section in params.patient_of
+            for kind in FILES
+            if kind != "slide" or section in params.with_slide
+        }
+        download_unpublished(addresses, Path(folder))
+    require(params, folder)
+
+
+def require(params: Params, folder: Path) -> None:
+    """Check that `folder` has every file that the dataset needs.
+
+    Raises
+    ------
+    FileNotFoundError
+        If counts, positions, scale factors or a slide are missing.
+    """
+    for section in params.patient_of:
+        for kind in FILES:
+            if kind != "slide" or section in params.with_slide:
+                _file(params, folder, section, kind)
+
+
+def image(params: Params, folder: Path, section: str) -> Path:
+    """Return the section's slide."""
+    return _file(params, folder, section, "slide")
+
+
+def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
+    """Read one section: its spots under tissue.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    folder
+        The source's files.
+    section
+        A number such as 151507, of `sections` or of `counts_only`.
+    slide
+        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If the files are damaged, contradict each other, or hold what no section can hold.
+    """
+    options, place = _options(params), layer(params, section)
+    counted, placed = (_file(params, folder, section, kind) for kind in ("counts", "positions"))
+    source = f"{counted.parent}: {counted.name} and {placed.name}"
+    barcodes, genes, counts = read_matrix(counted)
+    names, under, array, position = read_positions(placed)
+    um_per_px = scale_of_array(array, position, params.spot.pitch_um, str(placed))
+    row_of = {name: row for row, name in enumerate(names)}
+    known = np.array([barcode in row_of for barcode in barcodes], bool)
+    missing = set(names[under]) - set(barcodes)
+    if not known.all() or missing:
+        first = [*barcodes[~known].tolist(), *sorted(map(str, missing))][:3]
+        raise ValueError(
+            f"{source}: every barcode has a place, and every spot under tissue has counts; found "
+            f"{(~known).sum()} barcode(s) without place and {len(missing)} spot(s) without counts, e.g. "
+            f"{first}. Check that both files belong to one section"
+        )
+    rows = np.array([row_of[barcode] for barcode in barcodes])
+    counts, barcodes, rows = counts[under[rows]], barcodes[under[rows]], rows[under[rows]]
+    size_px = None
+    if slide and section in params.with_slide:
+        size_px = _size_px(params, folder, section)
+    made = Section(
+        name=section,
+        patient=params.patient_of[section],
+        layer=place,
+        barcodes=barcodes,
+        genes=genes,
+        counts=counts,
+        array=array[rows],
+        position=position[rows],
+        um_per_px=um_per_px,
+        size_px=size_px,
+        shape=params.spot.shape,
+        size_um=params.spot.size_um,
+        pitch_um=params.spot.pitch_um,
+    )
+    return check_section(made, source, tuple(options.empty_spots.get(section, ())))
+
+
+def _size_px(params: Params, folder: Path, section: str) -> np.ndarray:
+    """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
+    from stlib.slide import image_size  # counts alone need no image library
+
+    size_px = np.array(image_size(image(params, folder, section)))
+    check_slide_size(size_px, _file(params, folder, section, "scale"))
+    return size_px
+
+
+def _options(params: Params) -> Options:
+    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+
+
+def _file(params: Params, folder: Path, section: str, kind: str) -> Path:
+    return present(params, Path(folder) / section / FILES[kind].format(section))

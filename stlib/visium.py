@@ -1,0 +1,116 @@
+"""The Visium array of 10x Genomics, 6.5 mm: where its spots lie on a slide, as Space Ranger tells.
+
+78 rows of 64 spots of 55 um, every other row shifted by half a step: a place exists where column + row is
+even, two columns are 100 um apart, and a row is 86.6 um below the one before.
+"""
+
+import csv
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+COLUMNS, ROWS = 128, 78
+ROW_STEP = math.sqrt(3) / 2  # of the pitch
+HIRES_PX = 2000  # longer side of tissue_hires_image.png
+LARGEST_TURN = 5.0  # degrees of the array on the slide; the sections of DLPFC have up to 0.44
+LARGEST_MISFIT = 0.1  # rms of spots around the grid, of the pitch
+SCALES_DIFFER = 0.01  # columns against rows, before it is reported
+
+
+def read_positions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Read `tissue_positions_list.csv`, with or without a header.
+
+    The file has row before column, for places and for pixels; here x comes first.
+
+    Returns
+    -------
+    barcodes, under, array, position
+        (P,), bool (P,) whether tissue lies there, column and row (P, 2), and level-0 px (P, 2).
+
+    Raises
+    ------
+    ValueError
+        If a row is none, names no place of the array, or is repeated.
+    """
+
+    def refuse(requirement: str, found: object) -> ValueError:
+        return ValueError(f"{path}: {requirement}; found {found}. Fetch the file again")
+
+    lines = [row for row in csv.reader(path.read_text().splitlines()) if row]
+    if lines and lines[0][1:2] == ["in_tissue"]:  # later versions of Space Ranger write a header
+        del lines[0]
+    try:
+        table = np.array([row[1:] for row in lines], np.float64).reshape(len(lines), 5)
+    except ValueError as error:
+        raise refuse("a row is a barcode and five numbers", error) from error
+    if not np.isfinite(table).all():
+        raise refuse("a row is a barcode and five numbers", "one that is not finite")
+    names = np.array([row[0] for row in lines])
+    inside, row, column = table[:, :3].T
+    if not np.isin(inside, (0, 1)).all():
+        raise refuse("in_tissue is 0 or 1", sorted(set(inside) - {0, 1})[:3])
+    if (table[:, 1:3] % 1 != 0).any() or ((row + column) % 2 != 0).any():
+        raise refuse("places are whole numbers and lie where array row + column is even", "others")
+    if (row < 0).any() or (row >= ROWS).any() or (column < 0).any() or (column >= COLUMNS).any():
+        raise refuse(f"the array has {ROWS} rows and {COLUMNS} columns, from 0", "others")
+    if len(set(names)) < len(names) or len(np.unique(table[:, 1:3], axis=0)) < len(names):
+        raise refuse("each barcode and each place stands once", "repeated ones")
+    return names, inside == 1, table[:, [2, 1]], table[:, [4, 3]]
+
+
+def scale_of_array(array: np.ndarray, position: np.ndarray, pitch_um: float, source: str) -> np.ndarray:
+    """Return um per px along x and y (2,), equal, by the pitch of the array.
+
+    Never by `spot_diameter_fullres`: it spans 70 um in the first version of Space Ranger and 65 um in later
+    ones, not the 55 um of a spot. Columns and rows give a scale each, and their mean is taken.
+
+    Raises
+    ------
+    ValueError
+        If the pixels are mirrored, turned, or x and y exchanged.
+    """
+    design = np.column_stack([array, np.ones(len(array))])
+    steps, _, rank, _ = np.linalg.lstsq(design, position, rcond=None)  # px a column, px a row, origin
+    if rank < 3:
+        raise ValueError(f"{source}: places cover the array; found one line of them. Fetch the file again")
+    column, row = steps[:2]
+    pitch_px = np.array([2 * np.hypot(*column), np.hypot(*row) / ROW_STEP])
+    turn = math.degrees(math.atan2(column[1], column[0]))
+    misfit = np.sqrt(((design @ steps - position) ** 2).sum(1).mean()) / pitch_px.mean()
+    mirrored = column[0] * row[1] - column[1] * row[0] < 0
+    if abs(turn) > LARGEST_TURN or mirrored or misfit > LARGEST_MISFIT:
+        raise ValueError(
+            f"{source}: array columns run to the right (last field) and rows down (the field before); found "
+            f"columns at {turn:.1f} degrees, {'a mirrored grid' if mirrored else 'no mirroring'}, and spots "
+            f"{misfit:.2f} of the pitch off the grid. Check that x and y are not exchanged"
+        )
+    by_columns, by_rows = pitch_um / pitch_px
+    if abs(by_columns / by_rows - 1) > SCALES_DIFFER:
+        warnings.warn(
+            f"{source}: {by_columns:.4f} um per px by columns, {by_rows:.4f} by rows; their mean is taken",
+            stacklevel=3,
+        )
+    return np.full(2, (by_columns + by_rows) / 2)
+
+
+def check_slide_size(size_px: np.ndarray, factors: Path) -> None:
+    """Check that a slide has the size of the one that Space Ranger saw, by `scalefactors_json.json`.
+
+    Raises
+    ------
+    ValueError
+        If it has not: positions would be those of another image.
+    """
+    try:
+        hires = float(json.loads(factors.read_text())["tissue_hires_scalef"])
+    except (ValueError, KeyError, TypeError) as error:
+        requirement = "JSON with the number tissue_hires_scalef"
+        raise ValueError(f"{factors}: {requirement}; found {error!r}. Fetch the file again") from error
+    if abs(round(float(size_px.max()) * hires) - HIRES_PX) > 2:
+        raise ValueError(
+            f"{factors}: by tissue_hires_scalef, the slide has {HIRES_PX / hires:.0f} px along its longer "
+            f"side; found {size_px.tolist()}. Take the full-resolution image that Space Ranger was given"
+        )
