@@ -15,6 +15,7 @@ from stlib import graph, overlays, paths, show
 from stlib.cell import parameters
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.features import features, patches
+from stlib.models import Config
 from stlib.results import Run
 from stlib.sections import load_sections
 
@@ -80,9 +81,10 @@ display(overlays.gallery({f"spot {i}": patches(params, first, "spot")[i] for i i
 # ## Neighbours within a section
 
 # %% tags=["nbval-check-output"]
-edges, distance = graph.knn_graph(first.position, params.graph.intra)
+near = Config().intra
+edges, distance = graph.knn_graph(first.position, near)
 print(
-    f"section {first.name}: {params.graph.intra} nearest neighbours, median distance "
+    f"section {first.name}: {near} nearest neighbours, median distance "
     f"{np.median(distance) * first.um_per_px.mean():.0f} um"
 )
 

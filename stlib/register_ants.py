@@ -2,8 +2,8 @@
 
 XFeat (Potje et al., CVPR 2024) is kornia's; its weights are named in the params file, with their SHA-256.
 Without them, or with too few matches that agree, it declares failure and the search over rotations starts
-instead. ANTs is antspyx's, with the settings of antsRegistrationSyN as far as antspyx has them. The densities of
-`stlib.views` are compared, not grey values.
+instead. ANTs is antspyx's, with the settings of antsRegistrationSyN as far as antspyx has them. The
+densities of `stlib.views` are compared, not grey values.
 
 ANTs gives equal output for equal input only with one thread and a fixed seed, which it reads from the
 environment when it is first imported; `_ants` sets both. Whoever imports ants before has his
@@ -237,7 +237,7 @@ def _state(file: Path) -> "dict[str, Tensor]":
             state = torch.load(file, "cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise ValueError(
-                f"{file.name} holds more than tensors, and nothing but tensors is read (weights_only); convert "
-                "it to .safetensors where you trust it, and name that file in registration.xfeat"
+                f"{file.name} holds more than tensors, and nothing but tensors is read (weights_only); "
+                "convert it to .safetensors where you trust it, and name that file in registration.xfeat"
             ) from error
     return {key.removeprefix("net."): value for key, value in state.items()}

@@ -36,7 +36,7 @@ RIVALS = 12  # starts of either hand that an alignment has to beat; 5 of 36 may 
 OTHER_ROTATION = 30  # degrees; from here on a rotation counts as another alignment
 LEAST_LEAD = 0.3  # of a proven score over all those, and over all of the other hand
 LEAST_TISSUE = 0.1  # of the stack's median area; what shows less counts as blank
-TRIES = 3  # proven sections that a section is tried on
+MOST_APART = 3  # places in the stack between sections that are aligned: tissue changes
 ROBUST = declared.Registration(um_per_px=8.0)
 
 
@@ -159,7 +159,8 @@ def register_stack(
     while news:
         news = False
         for i in sorted(set(present) - set(proven), key=lambda i: abs(i - middle)):
-            nearest = sorted(proven, key=lambda j: (abs(i - j), abs(j - middle)))[:TRIES]
+            nearest = [j for j in proven if abs(i - j) <= MOST_APART]
+            nearest.sort(key=lambda j: (abs(i - j), abs(j - middle)))
             for j in [j for j in nearest if (i, j) not in tried]:
                 tried.add((i, j))
                 step = align(views[i], views[j], settings)
@@ -174,13 +175,18 @@ def register_stack(
                     proven.append(i)
                     news = True
                     break
-    for i in set(range(len(slides))) - set(present):
+    for i in [i for i in range(len(slides)) if i not in maps or i not in present]:
+        why = (
+            f"no section within {MOST_APART} places is proven"
+            if i in present
+            else "it shows no tissue, or hardly any beside its neighbours; look at the slide, or leave the "
+            "section out of the params file"
+        )
         maps[i] = Registration(
             rescale(np.eye(2, 3), 1 / um_per_px[i], 1 / um_per_px[middle]),
             um_per_px[middle],
             ok=False,
-            message=f"section {names[i]} shows no tissue, or hardly any beside its neighbours; look at the "
-            "slide, or leave the section out of the params file",
+            message=f"section {names[i]} lies as it was put on the slide: {why}",
             section=names[i],
         )
     return [maps[i] for i in range(len(slides))]

@@ -19,7 +19,7 @@ Differences from the paper
    trains on genes outside the panel and predicts the panel unseen, "zero-shot".
 2. The Pearson term compares each predicted gene with its own label. The released code compares the 64 drawn
    genes with the first 64 columns of all labels.
-3. Nearby windows are the dataset's neighbour graph (`graph.intra`); the paper takes the touching cells of a
+3. Nearby windows are the nearest spots (`intra`); the paper takes the touching cells of a
    256-px grid.
 4. Features are standardised within each section, which takes out the stain of a slide, before neighbours in
    them are looked for; the paper leaves them as they are.
