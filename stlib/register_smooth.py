@@ -4,8 +4,8 @@ Around a lattice of places the correlation of the two densities is computed for 
 where the place should go, and the sharpness of the peak, along and across, how well that is known. Cubic
 B-splines are fitted to these shifts by least squares with a penalty on bending, outliers weighed down. The
 penalty is the one that best predicts the shifts of pieces it was not fitted to; if none predicts them better
-than no field at all, there is no field. Windows overlap where pieces meet, so this tells noise from shifts, not
-strangers from neighbours: that two sections belong together is proven before (`stlib.registration`).
+than no field at all, there is no field. Windows overlap where pieces meet, so this tells noise from shifts,
+not strangers from neighbours: that two sections belong together is proven before (`stlib.registration`).
 """
 
 import numpy as np

@@ -117,7 +117,7 @@ def test_warp_draws_in_the_frame_of_the_middle_section():
     image[2, 3] = 1.0  # px of the thumbnail; 4 slide px each, so centre (14, 10) on the slide
     shift = Field(np.zeros(2), 50.0, np.tile([10.0, 0], (4, 4, 1)))
     one = Registration(np.array([[1.0, 0, 1], [0, 1, 0]]), np.array([2.0, 2.0]), field=shift)
-    # (14 + 1) * 2 + 10 = 40 um, 10 * 2 = 20 um; the centre of px (4, 2) of 8 um is (36, 20), of the next (44, 20)
+    # (14 + 1) * 2 + 10 = 40 um, 10 * 2 = 20 um; px of 8 um have their centres at (36, 20), (44, 20)
     drawn = one.warp(image, 4.0, (6, 8), 8.0, fill=0)
     assert drawn[2, 4] == pytest.approx(0.5) and drawn[2, 5] == pytest.approx(0.5)
     assert drawn.sum() == pytest.approx(1)

@@ -5,13 +5,10 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from stlib import figures, plots, tables
-from stlib.alignment import Registration
 from stlib.predictions import Predictions
-from stlib.sections import Section
 
 NAN = float("nan")
 
@@ -82,12 +79,6 @@ def test_training_shows_those_that_were_trained():
     )
 
 
-def test_a_gallery_names_its_images():
-    figure = figures.gallery({f"s{i}": np.zeros((4, 6, 3), np.uint8) for i in range(7)}, columns=4)
-    assert isinstance(figure, Figure)
-    assert [ax.get_title() for ax in figure.axes] == [f"s{i}" for i in range(7)] + [""]
-
-
 def rows(*models):
     return [tables.Row(label=model.title(), model=model, protocol="2d") for model in models]
 
@@ -119,54 +110,15 @@ def off_by(error):
     return Predictions(found.truth + error, found.truth, found.genes, found.obs)
 
 
-def test_an_alignment_shows_each_other_section_before_and_after(monkeypatch):
-    class FakeSlide:
-        um_per_px = np.array([1.0, 1.0])
-
-        def __init__(self, path):
-            self.shift = 8 * (path.stem != "S2")
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def thumbnail(self, um_per_px):
-            image = np.full((40, 60, 3), 255, np.uint8)
-            image[10:30, 10 + self.shift : 30 + self.shift] = 50
-            return image, np.array([16.0, 16.0])
-
-    sections = {name: section_at(name) for name in ("S1", "S2", "S3")}
-    monkeypatch.setattr(figures, "Slide", FakeSlide)
-    monkeypatch.setattr(figures, "load_sections", lambda params, names: sections)
-    back = Registration(np.array([[1.0, 0, -8 * 16], [0, 1, 0]]), np.ones(2))
-    maps = {"S1": back, "S2": Registration(np.eye(2, 3), np.ones(2)), "S3": back}
-    figure = figures.alignment(fake_params(), ["S1", "S2", "S3"], maps)
-    before, aligned = figure.axes[0].images[0].get_array(), figure.axes[3].images[0].get_array()
-    assert figure.axes[3].get_title() == "S1 on S2, aligned"
-    colour = np.ptp(aligned, axis=2)
-    assert np.ptp(before, axis=2).max() > 0.5 and colour.max() < 0.01  # all dark or white once aligned
-    spots = [ax.collections[0].get_offsets()[0].tolist() for ax in (figure.axes[2], figure.axes[5])]
-    assert spots == [[300, 200], [300 - 128, 200]]
-
-
-def section_at(name):
-    return Section(
-        name=name, patient="S", layer=1, barcodes=np.array(["a"]), genes=np.array(["g"]), counts=None,
-        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None,
-        shape="circle", size_um=100, pitch_um=200,
-    )  # fmt: skip
 
 
 def test_no_window_holds_a_figure_so_that_it_is_shown_once():
     plt.close("all")
-    figures.gallery({"a": np.zeros((4, 6, 3), np.uint8)})
+    figures.training({})
     assert not plt.get_fignums()
 
 
 def test_a_figure_is_saved_whole_and_the_same_twice(tmp_path):
-    images = {"a": np.zeros((4, 6, 3), np.uint8)}
-    one, two = (figures.save(figures.gallery(images), tmp_path / f"{n}.png") for n in "ab")
+    one, two = (figures.save(figures.training({}), tmp_path / f"{n}.png") for n in "ab")
     assert one.read_bytes() == two.read_bytes() and imread(one).shape[1] > 100
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

@@ -1,0 +1,95 @@
+"""Slides and spots: what stands where; how it looks is seen by eye."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from stlib import overlays
+from stlib.alignment import Registration
+from stlib.sections import Section
+
+PARAMS = SimpleNamespace(name="toy", spot=SimpleNamespace(pitch_um=200, size_um=100))
+
+
+def test_a_gallery_names_its_images():
+    figure = overlays.gallery({f"s{i}": np.zeros((4, 6, 3), np.uint8) for i in range(7)}, columns=4)
+    assert isinstance(figure, Figure)
+    assert [ax.get_title() for ax in figure.axes] == [f"s{i}" for i in range(7)] + [""]
+
+
+def section_at(name):
+    return Section(
+        name=name, patient="S", layer=1, barcodes=np.array(["a"]), genes=np.array(["g"]), counts=None,
+        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None, shape="circle",
+        size_um=100, pitch_um=200,
+    )  # fmt: skip
+
+
+class FakeSlide:
+    """A dark square, further right on all but the middle section."""
+
+    um_per_px = np.array([1.0, 1.0])
+
+    def __init__(self, path):
+        self.shift = 8 * (path.stem != "S2")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def thumbnail(self, um_per_px):
+        image = np.full((40, 60, 3), 255, np.uint8)
+        image[10:30, 10 + self.shift : 30 + self.shift] = 50
+        return image, np.array([16.0, 16.0])
+
+    def read(self, x, y, w, h):
+        return np.full((h, w, 3), 200, np.uint8)
+
+
+@pytest.fixture
+def maps(monkeypatch):
+    """Three sections; the outer two go back by 8 px of the thumbnail."""
+    sections = {name: section_at(name) for name in ("S1", "S2", "S3")}
+    monkeypatch.setattr(overlays, "Slide", FakeSlide)
+    monkeypatch.setattr(overlays, "load_sections", lambda params, names: sections)
+    back = Registration(np.array([[1.0, 0, -8 * 16], [0, 1, 0]]), np.ones(2))
+    return {"S1": back, "S2": Registration(np.eye(2, 3), np.ones(2)), "S3": back}
+
+
+def test_an_alignment_shows_each_other_section_before_and_after(maps):
+    figure = overlays.alignment(PARAMS, ["S1", "S2", "S3"], maps)
+    before, aligned = figure.axes[0].images[0].get_array(), figure.axes[3].images[0].get_array()
+    assert figure.axes[3].get_title() == "S1 on S2, aligned"
+    colour = np.ptp(aligned, axis=2)
+    assert np.ptp(before, axis=2).max() > 0.5 and colour.max() < 0.01  # all dark or white once aligned
+    spots = [ax.collections[0].get_offsets()[0].tolist() for ax in (figure.axes[2], figure.axes[5])]
+    assert spots == [[300, 200], [300 - 128, 200]]
+
+
+def test_spots_are_drawn_where_they_lie_on_the_neighbour(maps):
+    figure = overlays.spots_on_neighbour(PARAMS, ["S1", "S2", "S3"], maps)
+    assert [ax.get_title() for ax in figure.axes] == ["spots of S1 on S2", "spots of S3 on S2"]
+    (outline,) = figure.axes[0].collections[0].get_paths()
+    # the patch is about the middle section's spot at (300, 200), 1200 wide; the map goes back by 128
+    low, high = outline.vertices.min(0), outline.vertices.max(0)
+    assert (low + high) / 2 == pytest.approx([600 - 128, 600]) and high - low == pytest.approx(
+        [100, 100], abs=0.5
+    )
+
+
+def test_a_slide_and_its_spots(monkeypatch):
+    monkeypatch.setattr(overlays, "Slide", FakeSlide)
+    figure = overlays.slide_and_spots(PARAMS, section_at("S2"), np.array([1.0]), "gene")
+    assert figure.axes[0].get_title() == "slide S2 and its 1 spots"
+    assert figure.axes[-1].get_ylabel() == "gene"
+
+
+def test_no_window_holds_a_figure_so_that_it_is_shown_once():
+    plt.close("all")
+    overlays.gallery({"a": np.zeros((4, 6, 3), np.uint8)})
+    assert not plt.get_fignums()
