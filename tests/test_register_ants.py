@@ -27,12 +27,14 @@ def error(matrix: np.ndarray, true: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def state():
-    """Weights as a seed makes them: descriptors that tell textures apart, if not well."""
+    """Weights as a seed makes them, but sure of its keypoints: equal places look equal, and no more."""
     import torch
     from kornia.feature import XFeat
 
     torch.manual_seed(0)
-    return XFeat().net.state_dict()
+    made = XFeat().net.state_dict()
+    made["keypoint_head.3.weight"] *= 200
+    return made
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_ants_refines_a_rigid_start_and_repeats_itself():
     moving, fixed = views(np.eye(2, 3), 1), views(true, 2)
     start = rigid(9, (90, 20))
     found = [register_ants.linear("Rigid", start, moving[2], fixed[2]) for _ in range(2)]
-    assert error(start, true) > 40 and error(found[0], true) < 8
+    assert error(start, true) > 35 and error(found[0], true) < 8
     assert np.array_equal(*found)
     stretched = register_ants.linear("Affine", start @ np.diag([1.03, 0.98, 1]), moving[2], fixed[2])
     assert error(stretched, true) < 12
