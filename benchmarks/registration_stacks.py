@@ -172,8 +172,8 @@ def report(found: list[Outcome]) -> str:
         f"{len(sections)} sections in all, {mirrored.sum()} mirrored, {blank.sum()} blank; any angle, "
         "shifts, a smooth warp of 25 um, missing sections, another size and another um per px for each.",
         "",
-        f"A section counts as wrong from a mean error of {WRONG_UM:.0f} um, of the step to the section it was "
-        "aligned to, or of the whole way to the common frame, drift along the stack included.",
+        f"A section counts as wrong from a mean error of {WRONG_UM:.0f} um, of the step to the section it "
+        "was aligned to, or of the whole way to the common frame, drift along the stack included.",
         "",
         *(f"- {word}: {verdicts.count(word)} stacks" for word in ("right", "declared", "silently wrong")),
         f"- sections with tissue that are declared unproven: {int((~ok & ~blank).sum())}; "
