@@ -1,6 +1,7 @@
 """Alignments of painted tissue whose true map is known; what cannot be known is declared."""
 
 import importlib.util
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -267,8 +268,6 @@ def test_random_stacks_are_right_or_declared():
     """Two small ones of benchmarks/registration_stacks.py: two sections, one mirrored; four sections."""
     spec = importlib.util.spec_from_file_location("stacks", paths.ROOT / "benchmarks/registration_stacks.py")
     stacks = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["stacks"] = stacks  # dataclasses look their module up
     spec.loader.exec_module(stacks)
     for number in (5, 6):
