@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from scipy import ndimage
+from test_registration import LANDMARKS, paint, rigid
 
 from stlib import params, paths, register_ants
 from stlib.alignment import Field, apply
@@ -12,7 +13,6 @@ from stlib.params import Matcher
 from stlib.registration import register
 from stlib.stages import Pair
 from stlib.views import View, see
-from test_registration import LANDMARKS, paint, rigid
 
 UM = 16.0
 
