@@ -29,10 +29,10 @@ display(show.settings(params))
 # ## Neighbours are aligned, and composed to the middle section
 #
 # A search over all rotations and shifts, of the slide and of its mirror image, gives the start; intensity
-# refines it, rigid to affine; a smooth field takes up what is left, if it predicts local shifts that it was not
-# fitted to. `overlap` is the IoU of the tissue masks, `similarity` the correlation of the smoothed stain within
-# both, `detail` the mean of their correlations in small windows, `information` their mutual information (nats).
-# A stage that makes things worse is refused.
+# refines it, rigid to affine; a smooth field takes up what is left, if it predicts local shifts that it was
+# not fitted to. `overlap` is the IoU of the tissue masks, `similarity` the correlation of the smoothed
+# stain within both, `detail` the mean of their correlations in small windows, `information` their mutual
+# information (nats). A stage that makes things worse is refused.
 
 # %%
 aligned = register_dataset(params)
@@ -41,10 +41,12 @@ display(report.round(3))
 
 # %%
 refused = report[~report["accepted"]] if len(report) else report
-print(f"{len(refused)} of {len(report)} stages were refused: {', '.join(sorted(set(refused.get('name', []))))}")
+names = ", ".join(sorted(set(refused.get("name", []))))
+print(f"{len(refused)} of {len(report)} stages were refused: {names}")
 
 # %% [markdown]
-# An alignment counts as proven only if no other rotation, and no mirror image, comes near it. A section that is not proven is no bridge for others.
+# An alignment counts as proven only if no other rotation, and no mirror image, comes near it. A section
+# that is not proven is no bridge for others.
 
 # %% tags=["nbval-check-output"]
 doubtful = {name: found.message for name, found in aligned.items() if not found.ok}
@@ -61,7 +63,8 @@ stack = max(params.sections.values(), key=len)
 display(overlays.alignment(params, stack, aligned))
 
 # %% [markdown]
-# The spots of each neighbour, where the map puts them, on a patch of the middle section's tissue. A spot's label holds for what lies in its red outline.
+# The spots of each neighbour, where the map puts them, on a patch of the middle section's tissue. A spot's
+# label holds for what lies in its red outline.
 
 # %%
 display(overlays.spots_on_neighbour(params, stack, aligned))
@@ -69,8 +72,8 @@ display(overlays.spots_on_neighbour(params, stack, aligned))
 # %% [markdown]
 # ## How far off is it?
 #
-# The toy was cut by a transform that we know, a rotation, a shift and a smooth warp; real tissue has no such
-# answer. Half a spot radius is 25 um.
+# The toy was cut by a transform that we know, a rotation, a shift and a smooth warp; real tissue has no
+# such answer. Half a spot radius is 25 um.
 
 # %% tags=["nbval-check-output"]
 error_um = {}
@@ -79,8 +82,8 @@ if params.source.reader == "toy":
     error_um = {name: float(np.median(error)) for name, error in errors.items()}
     moved = [error for error in error_um.values() if error > 1e-6]
     print(
-        f"spots are misplaced by {np.mean(moved):.0f} um (median of a section, mean over sections), in the worst "
-        f"section by {max(moved):.0f} um"
+        f"spots are misplaced by {np.mean(moved):.0f} um (median of a section, mean over sections), in the "
+        f"worst section by {max(moved):.0f} um"
     )
 else:
     print("the true transform is not known")
@@ -88,7 +91,8 @@ else:
 # %% [markdown]
 # ## Summary
 #
-# - Each section has a chain of maps to the middle section of its stack: affine, then a smooth field where one is proven; there and back are exact.
+# - Each section has a chain of maps to the middle section of its stack: affine, then a smooth field where
+#   one is proven; there and back are exact.
 # - What is not proven says so, and goes on saying so wherever the map is used.
 
 # %%

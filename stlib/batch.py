@@ -13,7 +13,8 @@ from torch_geometric.data import Data
 LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
     "position registered array section patient layer row expression known depth counts features relative "
-    "neighbour_features neighbour_inside rate region_parent global_parent start denoised imputed readout".split()
+    "neighbour_features neighbour_inside rate region_parent global_parent start denoised imputed "
+    "readout".split()
 )
 
 
@@ -68,15 +69,17 @@ class Batch(Data):
         NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each
         location (N,), the label of each cell (R, G), NaN where hidden, and which cells touch (2, E).
     edge_index, edge_weight, across
-        NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,). With "cross"
-        in 3d also those in other sections, weight overlap + cosine similarity; `across` (E,) tells them apart.
+        NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,). With
+        "cross" in 3d also those in other sections, weight overlap + cosine similarity; `across` (E,) tells
+        them apart.
     registered
-        NEEDS "cross": position in um in the frame of the stack's middle section (N, 2); NaN where a section is
-        not proven to lie there.
+        NEEDS "cross": position in um in the frame of the stack's middle section (N, 2); NaN where a section
+        is not proven to lie there.
     radius_um, pitch_um
         NEEDS "cross": radius of the circle whose overlap is measured, and distance of neighbouring spots.
     start
-        NEEDS "start": mean label of the known spots of the stack (N, G); in training, where none is known, of all.
+        NEEDS "start": mean label of the known spots of the stack (N, G); in training, where none is known,
+        of all.
     denoised
         NEEDS "denoised": known labels with less noise, see `stlib.smoothing.low_rank` (N, G); NaN elsewhere.
     imputed

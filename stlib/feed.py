@@ -222,7 +222,7 @@ class Feed:
         return self._parts[name]
 
     def _seen(self, section: Section) -> np.ndarray:
-        """Return the locations whose counts may be read (N,): all, none, or a share of the measured section."""
+        """Return whose counts may be read (N,): all, none, or a share of the measured section."""
         seen = np.full(len(section), section.name not in self.hidden)
         if section.name in self.measured and self.known_test < 1:
             rng = np.random.default_rng(int(text_hash(section.name)[:15], 16))
@@ -230,7 +230,7 @@ class Feed:
         return seen
 
     def _add_known(self, batch: Batch, names: tuple[str, ...]) -> None:
-        """Add what follows from the known labels of a whole group; made once for each set of known sections."""
+        """Add what follows from the known labels of a group; made once for each set of known sections."""
         if not self.needs & set(FIELDS):
             return
         known = batch.known

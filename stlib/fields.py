@@ -77,7 +77,8 @@ def section_fields(
     if "rate" in needs:
         if section.rate is None:
             raise ValueError(
-                f"section '{section.name}': true rates are known for made data alone; `oracle` cannot run on it"
+                f"section '{section.name}': true rates are known for made data alone; `oracle` cannot run on "
+                "it"
             )
         fields["rate"] = torch.from_numpy(section.rate[:, section.columns(panel)])
     return fields

@@ -6,10 +6,10 @@ The label of a spot is the mean of the known section plus a field z, seen throug
     k(s, t) = w1 exp(-d^2 / 2 l^2) + w2 exp(-f^2 / 2 m^2) + w3 exp(-d^2 / 2 l^2 - f^2 / 2 m^2)
 
 d is the distance of the registered spots, f that of their frozen features. C is the covariance of the genes
-within sections (coregionalisation); the noise of a log count x is about 1 / (x + 1), and falls with the depth
-of a spot. Weights and lengths are those of the highest marginal likelihood of the known labels: nothing is set
-by hand, and no hidden label is needed. Exact for up to `PIECE` known spots, else in pieces of tissue, so that
-time grows linearly.
+within sections (coregionalisation), and each direction in which they vary together has its own weights w. The
+noise of a log count x is about 1 / (x + 1), and falls with the depth of a spot. Weights and lengths are those of
+the highest marginal likelihood of the known labels: none is set by hand, and no hidden label is needed. Exact
+for up to `PIECE` known spots, else in pieces of tissue, so that time grows linearly.
 """
 
 from typing import NamedTuple
@@ -30,6 +30,7 @@ PLACE_LENGTH, LOOK_LENGTH, ROUGH = (
     0.1,
 )  # where the search begins: pitches, deviations, of the variance
 FLOOR = 0.02  # of the noise variance: sequencing varies more than counting alone
+FAR = 1e6  # squared pitches
 KINDS = 3  # place, looks, both
 STEPS = 60  # of the search
 
@@ -58,8 +59,8 @@ def krige(known: Known, place: Tensor, looks: Tensor, covariance: Tensor) -> Ten
     known
         Measured spots.
     place, looks
-        Of the spots to predict (N, 2), (N, D), as in `Known`. A spot that is not registered (NaN) is predicted
-        from its looks alone.
+        Of the spots to predict (N, 2), (N, D), as in `Known`. A spot that is not registered (NaN) is
+        predicted from its looks alone.
     covariance
         Of the genes (G, G), from `gene_covariance`; negative directions are set aside.
 
@@ -132,8 +133,8 @@ class _Kernel:
 
     def between(self, place: tuple[Tensor, Tensor], looks: tuple[Tensor, Tensor]) -> Tensor:
         """Return k (R, A, B)."""
-        apart = torch.exp(-_squares(*place) / 2 / self.place_length**2)
-        near = apart.nan_to_num(0.0)  # not registered: near nothing
+        apart = _squares(*place).nan_to_num(FAR)  # not registered: near nothing
+        near = torch.exp(-apart / 2 / self.place_length**2)
         alike = torch.exp(-_squares(*looks) / looks[0].shape[1] / 2 / self.look_length**2)
         return torch.einsum("kr,kab->rab", self.weights, torch.stack([near, alike, near * alike]))
 

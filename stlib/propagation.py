@@ -11,8 +11,8 @@ from torch_geometric.utils import scatter
 def propagate(labels: Tensor, known: Tensor, edge_index: Tensor, weight: Tensor, iterations: int) -> Tensor:
     """Return q (N, G) after `iterations` of q_i <- sum_j w_ij q_j / sum_j w_ij for unknown i.
 
-    Known nodes keep their label. All others start at the mean known label; a node that no path joins to a known
-    one keeps it.
+    Known nodes keep their label. All others start at the mean known label; a node that no path joins to a
+    known one keeps it.
 
     Parameters
     ----------

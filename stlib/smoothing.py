@@ -43,6 +43,7 @@ def gaussian_average(
     """Average the labels of the known spots around each place.
 
     Weights are sqrt(depth) exp(-d^2 / (2 sigma^2)), normalised; far from all known spots the nearest decides.
+    A place that is not registered (NaN) takes the mean label.
 
     Parameters
     ----------
@@ -58,8 +59,13 @@ def gaussian_average(
     np.ndarray
         (N, G).
     """
-    distance, index = KDTree(known_place).query(place, k=min(NEAREST, len(known_place)))
-    distance, index = distance.reshape(len(place), -1), index.reshape(len(place), -1)
-    log_weight = 0.5 * np.log(np.maximum(depth[index], 1.0)) - distance**2 / (2 * sigma**2)
-    weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
-    return np.einsum("nk,nkg->ng", weight / weight.sum(1, keepdims=True), labels[index])
+    here, there = np.isfinite(place).all(1), np.isfinite(known_place).all(1)
+    out = np.tile(np.average(labels, axis=0, weights=np.sqrt(np.maximum(depth, 1.0))), (len(place), 1))
+    if here.any() and there.any():
+        known_place, labels, depth = known_place[there], labels[there], depth[there]
+        nearest = range(1, min(NEAREST, len(known_place)) + 1)
+        distance, index = KDTree(known_place).query(place[here], k=nearest)
+        log_weight = 0.5 * np.log(np.maximum(depth[index], 1.0)) - distance**2 / (2 * sigma**2)
+        weight = np.exp(log_weight - log_weight.max(1, keepdims=True))
+        out[here] = np.einsum("nk,nkg->ng", weight / weight.sum(1, keepdims=True), labels[index])
+    return out

@@ -17,8 +17,8 @@ Shapes: patch (N, 3, P, P), region_features (R, D), global_features (S, D), edge
 In the paper -> here: spot, region, global -> the same; inter-layer -> edges with `across` False; cross-layer
 -> True; CLI -> cross_layer; S = IoU + cosine -> edge_weight; known expression -> expression[known].
 
-The variant `paper` is the paper's own 3D model; what the default adds to it (6 to 11) was chosen on the toy and
-on patients whose sections are not scored, see the ledger in `results/asign_ledger.md`.
+The variant `paper` is the paper's own 3D model; what the default adds to it (6 to 11), and what did not help,
+stands with figures in `results/asign_ledger.md`.
 
 Differences from the paper, of both
 1. Keys of the cross-attention are the cells of the same section. The paper does not say which; the released
@@ -338,8 +338,8 @@ class ASIGN(Method):
             lost = unreached(batch.known, batch.edge_index)
             if lost:
                 warnings.warn(
-                    f"{lost} of {len(batch.known)} spots are joined to no known one; propagation gives them the "
-                    "known mean. Look at the registration of their section",
+                    f"{lost} of {len(batch.known)} spots are joined to no known one; propagation gives them "
+                    "the known mean. Look at the registration of their section",
                     stacklevel=2,
                 )
         return super().predict(batch)
