@@ -90,7 +90,7 @@ class ASIGNConfig(Config):
     kriging: bool = True
     readout: bool = True  # a ridge fitted to the known section
     distance: bool = True  # edges across sections weigh by it
-    depth: bool = True  # squared errors weigh by it
+    depth: bool = True  # batches weigh by it
     correlation: float = 1.0  # gamma_1, of all terms of Pearson correlation with labels
     pearson: float = 0.75  # lambda_s
     pearson_level: float = 0.5  # lambda_r, lambda_g
@@ -236,7 +236,7 @@ class ASIGN(Method):
         if config.cross_layer:
             self.factor = nn.Parameter(
                 torch.tensor([-2.0, 0.0])
-            )  # alpha of eq. 5, a log for each kind of edge
+            )  # alpha of eq. 5: log, for each kind of edge
             self.length = nn.Parameter(torch.tensor(LENGTH).log()) if config.distance else None
             self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
@@ -318,11 +318,12 @@ class ASIGN(Method):
         )
 
     def _mixed(self, batch: Batch, network: Tensor) -> Tensor:
-        """Mix what the network, propagation and kriging predict (eq. 5 and 6)."""
+        """Mix what the network, propagation, kriging and the readout predict (eq. 5 and 6)."""
         labels = batch.denoised if self.config.denoise else batch.expression
         weight = self.factor.exp()[batch.across.long()] * batch.edge_weight.clamp(min=1e-6)  # alpha e_ij
         if self.config.distance:
             apart = batch.registered[batch.edge_index].diff(dim=0)[0].norm(dim=1) / batch.pitch_um
+            apart = apart.nan_to_num()  # within a section that is not registered
             near = torch.exp(-((apart / self.length.exp()) ** 2) / 2).to(weight.dtype)
             weight = torch.where(batch.across, weight * near, weight)
         spread = propagate(labels, batch.known, batch.edge_index, weight, self.config.iterations)
