@@ -37,7 +37,10 @@ NOTEBOOK = {
 }  # fmt: skip
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
-    "3d": ("mean", "known_mean", "ridge", "smooth", "smooth_ridge", "overlap", "similarity", "oracle"),
+    "3d": (
+        *("mean", "known_mean", "ridge", "nearest", "smooth", "smooth_ridge"),
+        *("overlap", "similarity", "oracle"),
+    ),
 }
 VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
 

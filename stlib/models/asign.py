@@ -85,6 +85,7 @@ class ASIGNConfig(Config):
     cross_edges: bool = True  # graph attention across sections
     cross_layer: bool = True  # imputation from the known section
     iterations: int = 10
+    network: bool = True  # has a share in eq. 6
     residual: bool = True  # to the mean of the known section
     denoise: bool = True  # labels that are propagated
     kriging: bool = True
@@ -190,7 +191,8 @@ class ASIGN(Method):
         "no_cli": {"cross_layer": False},  # Table IV, 3D graph
         "graph_2d": {"cross_layer": False, "cross_edges": False},  # Table IV, 2D graph
         "no_cross_edges": {"cross_edges": False},
-        "no_residual": {"residual": False},  # ours
+        "no_network": {"network": False},  # ours
+        "no_residual": {"residual": False},
         "no_denoise": {"denoise": False},
         "no_kriging": {"kriging": False},
         "no_readout": {"readout": False},
@@ -241,9 +243,13 @@ class ASIGN(Method):
             self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
-            views = ["network", "propagation", *(v for v in ("kriging", "readout") if getattr(config, v))]
-            shares = torch.tensor([SHARES[view] for view in views] if len(views) > 2 else [1.0, 1.0])
-            self.mix = nn.Parameter(shares.log()[:, None].repeat(1, shape.genes))  # a of eq. 6
+            shares = [SHARES[view] if config.kriging else 1.0 for view in self._views]
+            self.mix = nn.Parameter(torch.tensor(shares).log()[:, None].repeat(1, shape.genes))  # a of eq. 6
+
+    @property
+    def _views(self) -> list[str]:
+        """What is mixed, in order."""
+        return [view for view in SHARES if view == "propagation" or getattr(self.config, view)]
 
     @classmethod
     def needs(cls, config: ASIGNConfig) -> frozenset[str]:
@@ -327,12 +333,10 @@ class ASIGN(Method):
             near = torch.exp(-((apart / self.length.exp()) ** 2) / 2).to(weight.dtype)
             weight = torch.where(batch.across, weight * near, weight)
         spread = propagate(labels, batch.known, batch.edge_index, weight, self.config.iterations)
-        views = [network, self.refine(spread)]
-        if self.config.kriging:
-            views.append(batch.imputed)
-        if self.config.readout:
-            views.append(batch.readout)
-        return (self.mix.softmax(0)[:, None] * torch.stack(views)).sum(0)
+        found = {"network": network, "propagation": self.refine(spread)}
+        found |= {"kriging": batch.get("imputed"), "readout": batch.get("readout")}
+        views = torch.stack([found[view] for view in self._views])
+        return (self.mix.softmax(0)[:, None] * views).sum(0)
 
     def predict(self, batch: Batch) -> Tensor:
         if self.config.cross_layer and batch.known.any():
