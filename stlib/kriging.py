@@ -6,10 +6,10 @@ The label of a spot is the mean of the known section plus a field z, seen throug
     k(s, t) = w1 exp(-d^2 / 2 l^2) + w2 exp(-f^2 / 2 m^2) + w3 exp(-d^2 / 2 l^2 - f^2 / 2 m^2)
 
 d is the distance of the registered spots, f that of their frozen features. C is the covariance of the genes
-within sections (coregionalisation), and each direction in which they vary together has its own weights w. The
-noise of a log count x is about 1 / (x + 1), and falls with the depth of a spot. Weights and lengths are those of
-the highest marginal likelihood of the known labels: none is set by hand, and no hidden label is needed. Exact
-for up to `PIECE` known spots, else in pieces of tissue, so that time grows linearly.
+within sections (coregionalisation), and each direction in which they vary together has its own weights w.
+The noise of a log count x is about 1 / (x + 1), and falls with the depth of a spot. Weights and lengths are
+those of the highest marginal likelihood of the known labels: none is set by hand, and no hidden label is
+needed. Exact for up to `PIECE` known spots, else in pieces of tissue, so that time grows linearly.
 """
 
 from typing import NamedTuple

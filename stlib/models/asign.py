@@ -333,9 +333,9 @@ class ASIGN(Method):
             near = torch.exp(-((apart / self.length.exp()) ** 2) / 2).to(weight.dtype)
             weight = torch.where(batch.across, weight * near, weight)
         spread = propagate(labels, batch.known, batch.edge_index, weight, self.config.iterations)
-        found = {"network": network, "propagation": self.refine(spread)}
-        found |= {"kriging": batch.get("imputed"), "readout": batch.get("readout")}
-        views = torch.stack([found[view] for view in self._views])
+        own = {"network": network, "propagation": self.refine(spread)}
+        given = {"kriging": "imputed", "readout": "readout"}  # fields of the batch
+        views = torch.stack([own[view] if view in own else batch[given[view]] for view in self._views])
         return (self.mix.softmax(0)[:, None] * views).sum(0)
 
     def predict(self, batch: Batch) -> Tensor:
