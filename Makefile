@@ -114,7 +114,7 @@ audit:  ## the control table from counts alone (DATASET=her2st)
 	@cat "$$(ls -t results/$(DATASET)/audit*.md | head -n 1)"
 
 rendered: $(READY)  ## the executed toy notebooks that people browse
-	@$(MAKE) reproduce-table1 ablations reproduce-asign-tables1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
+	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(PY) -m stlib.rendered
 
 test: $(READY)  ## all tests: library, models, notebooks

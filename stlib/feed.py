@@ -234,7 +234,8 @@ class Feed:
         if not self.needs & set(FIELDS):
             return
         known = batch.known
-        key = names, tuple(batch.section[known].unique().tolist()), int(known.sum())
+        labelled = int(seen(batch.expression).sum())
+        key = names, tuple(batch.section[known].unique().tolist()), int(known.sum()), labelled
         fields = self._known.get(key) or known_fields(batch, self.needs, self._covariance(batch))
         if self.known_train is None:  # else known spots are drawn anew each time
             self._known[key] = fields

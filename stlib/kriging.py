@@ -32,7 +32,7 @@ PLACE_LENGTH, LOOK_LENGTH, ROUGH = (
 FLOOR = 0.02  # of the noise variance: sequencing varies more than counting alone
 FAR = 1e6  # squared pitches
 KINDS = 3  # place, looks, both
-STEPS = 60  # of the search
+STEPS, LIMITS = 60, (-6.0, 6.0)  # of the search; logs, so that a covariance keeps its inverse
 
 
 class Known(NamedTuple):
@@ -171,7 +171,9 @@ def _fit(pieces: list[Known], genes: _Genes) -> _Kernel:
         return total.item(), parameters.grad.numpy()
 
     start = np.zeros(2 + (KINDS + 3) * (1 + len(genes.variance)))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", bounds=[LIMITS] * len(start), options={"maxiter": STEPS}
+    )
     return _Kernel(torch.tensor(found.x), genes)
 
 
@@ -181,11 +183,11 @@ def _squares(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _nearest_piece(place: Tensor, pieces: list[Tensor]) -> Tensor:
-    """Return for each spot the piece whose known spots lie nearest (N,); the first one if not registered."""
+    """Return for each spot the piece whose known spots lie nearest (N,); not registered, any one."""
     if len(pieces) == 1:
         return torch.zeros(len(place), dtype=torch.long)
     from scipy.spatial import KDTree
 
     number = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
-    _, index = KDTree(torch.cat(pieces).numpy()).query(place.nan_to_num().numpy())
+    _, index = KDTree(torch.cat(pieces).nan_to_num().numpy()).query(place.nan_to_num().numpy())
     return torch.from_numpy(number[index])

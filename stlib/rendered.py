@@ -19,13 +19,14 @@ from stlib.results import NOTEBOOK, Run
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
+ELSEWHERE = ("2d", "3d", "ablations", "cost")  # one page per model; read twenty trainings; measures time
 
 
 def sources() -> dict[str, Run]:
     """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
-    tables = {"tables": "table1", "cost": "asign_tables1"}
-    steps = [Run(step, "toy", tables.get(step, "")) for step in NOTEBOOK if step not in ("2d", "3d")]
+    tables = {"tables": "table1"}
+    steps = [Run(step, "toy", tables.get(step, "")) for step in NOTEBOOK if step not in ELSEWHERE]
     found = {NOTEBOOK[run.step]: run for run in steps}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
     return dict(sorted(found.items()))

@@ -6,7 +6,9 @@ from stlib.batch import Batch, subset
 def test_subset_by_hand():
     batch = Batch(
         num_nodes=4, row=torch.arange(4), edge_index=torch.tensor([[0, 1, 2], [1, 2, 3]]),
-        edge_weight=torch.tensor([1.0, 2.0, 3.0]), region_parent=torch.tensor([0, 1, 1, 2]),
+        edge_weight=torch.tensor([1.0, 2.0, 3.0]), across=torch.tensor([False, True, False]),
+        imputed=torch.tensor([[1.0], [2.0], [3.0], [4.0]]), radius_um=50.0,
+        region_parent=torch.tensor([0, 1, 1, 2]),
         region_features=torch.tensor([[0.0], [1.0], [2.0]]),
         region_expression=torch.tensor([[5.0], [6.0], [7.0]]),
         region_edges=torch.tensor([[0, 1], [1, 2]]),
@@ -14,5 +16,7 @@ def test_subset_by_hand():
     part = subset(batch, torch.tensor([3, 1, 2]))
     assert part.row.tolist() == [3, 1, 2]
     assert part.edge_index.tolist() == [[1, 2], [2, 0]] and part.edge_weight.tolist() == [2.0, 3.0]
+    assert part.across.tolist() == [True, False]
+    assert part.imputed.ravel().tolist() == [4.0, 2.0, 3.0] and part.radius_um == 50.0
     assert part.region_parent.tolist() == [1, 0, 0] and part.region_expression.tolist() == [[6.0], [7.0]]
     assert part.region_edges.tolist() == [[0], [1]]

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from stlib import feed as module
 from stlib.expression import top_mean_panel
-from stlib.feed import Feed, augment, kd_blocks
+from stlib.feed import Feed, augment
 
 EVERYTHING = frozenset({"patch", "features", "levels", "graph", "cross", "rate", "counts", "neighbours"})
 
@@ -13,7 +14,7 @@ def feed(toy, toy_sections):
     """Make a feed of two patients, of whom P2 is tested with P2-1 known."""
     sections = {name: toy_sections[name] for name in (*toy.sections["P1"], *toy.sections["P2"])}
     panel = top_mean_panel(sections.values(), toy.panel.size)
-    return lambda unit="stack", protocol="3d", needs=EVERYTHING: Feed(
+    return lambda unit="stack", protocol="3d", needs=EVERYTHING, **settings: Feed(
         toy,
         sections,
         panel,
@@ -22,6 +23,7 @@ def feed(toy, toy_sections):
         protocol=protocol,
         batch_size=50,
         hidden=("P2-2", "P2-3"),
+        **settings,
     )
 
 
@@ -45,9 +47,9 @@ def test_fields_have_the_documented_shapes(feed, toy):
 def test_edges_keep_to_their_kind(feed, toy):
     (batch,) = feed().whole(toy.sections["P1"])
     source, target = batch.section[batch.edge_index]
-    assert (source == target).all()
-    source, target = batch.section[batch.cross_index]
-    assert (source != target).all()
+    torch.testing.assert_close(batch.across, source != target)
+    assert batch.across.any() and not batch.across.all()
+    assert len(batch.edge_weight) == len(batch.across)
 
 
 def test_hidden_counts_are_absent_not_merely_ignored(feed, toy):
@@ -98,14 +100,98 @@ def test_one_measured_section_plays_the_known_one_in_3d_only(feed, toy):
     )
 
 
-def test_half_of_a_single_section_plays_the_known_part(feed):
+def test_a_single_section_has_no_known_spot_in_training(feed):
     known = torch.cat([batch.known for batch in feed().training(("P2-1",), generator())])
-    assert 0.35 < known.float().mean() < 0.65
+    assert len(known) and not known.any()
+
+
+def test_a_share_of_all_spots_can_be_known_in_training(feed, toy):
+    made = feed(known_train=0.3)
+
+    def known(seed):
+        parts = list(made.training(toy.sections["P1"], torch.Generator().manual_seed(seed)))
+        rows = torch.cat([torch.stack([part.section, part.row], 1)[part.known] for part in parts])
+        return set(map(tuple, rows.tolist()))
+
+    first = known(0)
+    total = sum(len(made.sections[name]) for name in toy.sections["P1"])
+    assert 0.22 < len(first) / total < 0.38 and {section for section, _ in first} == {0, 1, 2}
+    assert first == known(0) != known(1)
+    alone = torch.cat([part.known for part in made.training(("P2-1",), generator())])
+    assert 0.15 < alone.float().mean() < 0.45  # of a single section, too
+    hidden = torch.cat([part.section[part.known] for part in made.training(toy.sections["P2"], generator())])
+    assert hidden.unique().tolist() == [3]  # P2-1: what is hidden is never known
+
+
+def test_half_of_the_measured_section_is_hidden_everywhere_and_always_the_same(feed, toy):
+    made = feed(known_test=0.5, measured=("P2-1",))
+    n = len(made.sections["P2-1"])
+    (told,) = made.whole(toy.sections["P2"], known=("P2-1",), labelled=False)
+    (shown,) = made.whole(toy.sections["P2"], labelled=True)
+    (again,) = feed(known_test=0.5, measured=("P2-1",)).whole(("P2-1",), known=("P2-1",))
+    here = told.section == 3
+    assert told.known.sum() == told.known[here].sum() == round(n / 2)
+    for batch in (told, shown):
+        for name in ("expression", "counts", "depth"):
+            rows = batch[name].reshape(len(batch.row), -1).isfinite().all(1)
+            torch.testing.assert_close(rows, told.known)
+    torch.testing.assert_close(again.known, told.known[here])
+    taught = list(made.training(("P2-1",), generator()))
+    seen = torch.cat([part.row[part.expression.isfinite().all(1)] for part in taught]).sort().values
+    torch.testing.assert_close(seen, told.row[told.known].sort().values)
+    (other,) = made.whole(toy.sections["P1"], known=("P1-1",))
+    assert other.expression.isfinite().all()  # of nobody else
+
+
+def test_what_follows_from_the_known_labels_is_made_once_for_each_known_section(feed, toy, monkeypatch):
+    asked = []
+    plain = module.known_fields
+    monkeypatch.setattr(
+        module, "known_fields", lambda batch, *rest: asked.append(batch.known) or plain(batch, *rest)
+    )
+    needs = frozenset({"graph", "cross", "start"})
+    made = feed(needs=needs)
+    names = toy.sections["P1"]
+    for seed in range(12):
+        for part in made.training(names, torch.Generator().manual_seed(seed)):
+            (whole,) = made.whole(names)
+            known = part.section[part.known]
+            if len(known):
+                mean = whole.expression[whole.section == known[0]].mean(0)
+                torch.testing.assert_close(part.start, mean.expand_as(part.start))
+    assert len(asked) == 4  # three sections, and none
+    asked.clear()
+    drawn = feed(needs=needs, known_train=0.3)
+    for _ in range(2):
+        list(drawn.training(names, generator()))
+    assert len(asked) == 2  # drawn anew, made anew
+
+
+def test_how_genes_vary_together_leaves_out_the_patient_itself(feed, toy, toy_sections):
+    from stlib.expression import log_proportion, panel_counts
+    from stlib.kriging import gene_covariance
+
+    def own(*names):
+        counts = [torch.from_numpy(panel_counts(toy_sections[name], made.panel)) for name in names]
+        parts = [gene_covariance(c, torch.from_numpy(log_proportion(c.numpy())).double()) for c in counts]
+        sizes = [len(c) for c in counts]
+        return sum(part * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
+
+    names = ("P1-1", "P2-1", "P2-2", "P3-1")
+    made = feed(counted=[toy_sections[name] for name in names])
+    (one,), (two,) = made.whole(toy.sections["P1"]), made.whole(toy.sections["P2"])
+    torch.testing.assert_close(made._covariance(one), own("P2-1", "P2-2", "P3-1"))
+    torch.testing.assert_close(made._covariance(two), own("P1-1", "P3-1"))
+    assert feed(counted=[toy_sections["P1-1"]])._covariance(one) is None
+    assert feed()._covariance(one) is None
 
 
 def test_no_edges_between_sections_in_2d(feed, toy):
     (batch,) = feed(protocol="2d").whole(toy.sections["P1"])
-    assert "cross_index" not in batch
+    source, target = batch.section[batch.edge_index]
+    assert len(batch.across) == batch.edge_index.shape[1] > 0
+    assert (source == target).all() and not batch.across.any()
+    assert "registered" not in batch
 
 
 def test_joined_sections_keep_their_own_cells(feed, toy):
@@ -124,15 +210,6 @@ def test_patches_belong_to_their_spots(feed, toy, toy_sections):
     stored = patches(toy, toy_sections["P1-2"], "spot")
     row = (batch.section == 1).nonzero().ravel()[7]
     np.testing.assert_array_equal(batch.patch[row].permute(1, 2, 0).numpy(), stored[int(batch.row[row])])
-
-
-def test_kd_blocks_hold_every_point_once_and_are_compact():
-    position = torch.rand(1000, 2, generator=generator())
-    blocks = kd_blocks(position, 64, generator())
-    assert sorted(torch.cat(blocks).tolist()) == list(range(1000))
-    assert max(map(len, blocks)) <= 64
-    spread = torch.stack([position[block].var(0).sum() for block in blocks]).mean()
-    assert spread < 0.3 * position.var(0).sum()
 
 
 def test_augmentation_only_turns_and_mirrors():

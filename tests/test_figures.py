@@ -110,8 +110,6 @@ def off_by(error):
     return Predictions(found.truth + error, found.truth, found.genes, found.obs)
 
 
-
-
 def test_no_window_holds_a_figure_so_that_it_is_shown_once():
     plt.close("all")
     figures.training({})

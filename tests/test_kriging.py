@@ -152,7 +152,8 @@ def test_a_smooth_field_is_recovered(field, whole):
 
 def test_looks_alone_carry_to_spots_that_are_not_registered(field):
     known, here, looks, _ = field
-    labels = torch.stack([known.looks[:, 0], -known.looks[:, 0]], 1) / 2 - 4  # what is seen decides
+    noise = torch.from_numpy(np.random.default_rng(1).normal(0, 0.2, (150, 2)))
+    labels = known.looks[:, :1] * torch.tensor([1, -1]) / 2 - 4 + noise  # what is seen decides
     nowhere = torch.full_like(here, NAN)
     found = krige(known._replace(labels=labels), nowhere, looks, gene_covariance(known.counts, labels))
     assert found.isfinite().all()

@@ -33,8 +33,8 @@ def test_unknown_key_names_the_nearest():
 
 
 def test_unknown_nested_key_names_the_nearest():
-    with pytest.raises(ValueError, match=r"unknown key 'graph.intro' \(nearest: 'intra'\)"):
-        parse(Params, changed(graph=TOY["graph"] | {"intro": 1}), "x.yaml")
+    with pytest.raises(ValueError, match=r"unknown key 'graph.radius' \(nearest: 'radius_px'\)"):
+        parse(Params, changed(graph=TOY["graph"] | {"radius": 1}), "x.yaml")
 
 
 class Leaf(Record):

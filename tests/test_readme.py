@@ -9,16 +9,14 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_its_tables_are_those_of_the_results():
-    assert len(re.findall(r"<!-- results/\S+ -->", README)) == 2
+    assert len(re.findall(r"<!-- results/\S+ -->", README)) == 3
     assert quote(README) == README
 
 
 def test_a_changed_result_is_noticed(tmp_path):
-    for name in ("toy", "her2st_small"):
-        (tmp_path / "results" / name).mkdir(parents=True)
-        (tmp_path / "results" / name / "table1.md").write_text(
-            "caption\n\n**2d**\n\n| a |\n| 1 |\n\n- note\n"
-        )
+    for name in ("toy/table1", "her2st_small/table1", "her2st_c/patient_c"):
+        (tmp_path / "results" / name).parent.mkdir(parents=True)
+        (tmp_path / "results" / f"{name}.md").write_text("caption\n\n**2d**\n\n| a |\n| 1 |\n\n- note\n")
     changed = quote(README, tmp_path)
     assert changed != README and "| 1 |" in changed and "- note" not in changed
 

@@ -33,3 +33,13 @@ def test_far_from_all_the_nearest_decides():
         np.array([[1e5, 0.0], [-1e5, 3.0]]), PLACES, LABELS, np.array([1e6, 1.0]), sigma=1.0
     )
     np.testing.assert_allclose(found, LABELS[::-1])
+
+
+def test_places_that_are_not_registered_take_the_mean_by_depth():
+    nan = np.full((1, 2), np.nan)
+    found = gaussian_average(np.vstack([nan, PLACES[:1]]), PLACES, LABELS, np.array([1.0, 4.0]), sigma=0.01)
+    np.testing.assert_allclose(found, [[3.0, 30.0], LABELS[0]])  # weights 1 and 2; the nearest
+    lost = gaussian_average(PLACES, np.vstack([nan, nan]), LABELS, np.array([1.0, 4.0]), sigma=1.0)
+    np.testing.assert_allclose(lost, [[3.0, 30.0]] * 2)
+    some = gaussian_average(PLACES[:1], np.vstack([nan, PLACES[1:]]), LABELS, np.ones(2), sigma=1.0)
+    np.testing.assert_allclose(some, LABELS[1:])  # the one whose place is known

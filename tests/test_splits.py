@@ -26,9 +26,38 @@ def test_nobody_is_on_both_sides(dataset, protocol, setting):
 
 @pytest.mark.parametrize(("dataset", "protocol"), sorted({case[:2] for case in CASES}))
 def test_strict_never_chooses_on_hidden_counts(dataset, protocol):
-    for fold in folds(load_params(dataset), protocol, "strict"):
-        assert not set(fold.panel) & set(fold.test)
+    params = load_params(dataset)
+    for fold in folds(params, protocol, "strict"):
+        assert params.panel.choice == "published" or not set(fold.panel) & set(fold.test)
         assert not set(fold.train) & set(fold.test)
+
+
+@pytest.mark.parametrize(("dataset", "protocol", "setting"), CASES)
+def test_statistics_never_hold_a_hidden_section(dataset, protocol, setting):
+    params = load_params(dataset)
+    for fold in folds(params, protocol, setting):
+        tested = {params.patient_of[name] for name in fold.test}
+        measured = set(fold.counted) & {
+            name for name in params.patient_of if params.patient_of[name] in tested
+        }
+        assert not set(fold.counted) & set(fold.test)
+        assert measured <= {params.known[patient] for patient in tested if patient in params.known}
+        assert {*fold.train, *fold.validation, *fold.known} <= set(fold.counted)
+
+
+def test_a_published_panel_looks_at_all_sections_but_its_statistics_do_not():
+    toy = load_params("toy")
+    panel = toy.panel.model_copy(update={"choice": "published"})
+    params = toy.model_copy(update={"panel": panel, "counts_only": {"P1": ["P1-9"], "P9": ["P9-1"]}})
+    fold = folds(params, "3d", "strict")[0]
+    assert fold.panel == tuple(params.patient_of) and len(fold.panel) == 14
+    assert set(fold.counted) == set(params.patient_of) - {"P1-2", "P1-3", "P1-9"}
+    plain = folds(toy, "3d", "strict")[0]
+    assert (fold.train, fold.validation, fold.test) == (plain.train, plain.validation, plain.test)
+    assert plain.panel == plain.counted
+    everyone = folds(toy, "2d", "published")[0]
+    assert "P1-2" in everyone.panel and "P1-2" not in everyone.counted and "P1-1" in everyone.counted
+    assert not {"P1-1", "P1-2", "P1-3"} & set(folds(toy, "2d", "strict")[0].counted)
 
 
 def test_toy_2d_by_hand():

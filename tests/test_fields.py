@@ -1,0 +1,159 @@
+"""What one section and one stack have: what may not be read is NaN, what is not registered stays alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from stlib import features, fields
+from stlib.alignment import load_registration
+from stlib.expression import log_proportion, panel_counts, top_mean_panel
+from stlib.feed import Feed
+from stlib.fields import section_fields, stack_fields, standardised
+
+
+@pytest.fixture(scope="module")
+def section(toy_sections):
+    return toy_sections["P1-1"]
+
+
+@pytest.fixture(scope="module")
+def panel(toy, section):
+    return top_mean_panel([section], toy.panel.size)
+
+
+def fields_of(toy, section, panel, seen, needs=("counts", "levels", "graph")):
+    return section_fields(toy, section, panel, frozenset(needs), features.encoder(toy.encoder), seen, 8)
+
+
+def test_hidden_counts_are_nan_and_a_share_is_measured(toy, section, panel):
+    seen = np.arange(len(section)) % 3 == 0
+    found = fields_of(toy, section, panel, seen)
+    counts = panel_counts(section, panel)
+    np.testing.assert_array_equal(found["counts"][seen], counts[seen])
+    np.testing.assert_array_equal(found["expression"][seen], log_proportion(counts)[seen])
+    np.testing.assert_array_equal(found["depth"][seen], np.asarray(section.counts.sum(1)).ravel()[seen])
+    for name in ("counts", "expression", "depth"):
+        assert found[name][~seen].isnan().all()
+
+
+def test_hidden_counts_are_never_read(toy, section, panel, monkeypatch):
+    """All of a section: not even touched. Some of its spots: other counts there change nothing."""
+    broken = replace(section, counts=None)
+    found = fields_of(toy, broken, panel, np.zeros(len(section), bool))
+    for name in ("counts", "expression", "depth", "region_expression", "global_expression"):
+        assert found[name].isnan().all()
+    seen = np.arange(len(section)) < 40
+    counts = section.counts.toarray()
+    counts[~seen] = np.random.default_rng(0).poisson(50, counts[~seen].shape)
+    before = fields_of(toy, section, panel, seen)
+    after = fields_of(toy, replace(section, counts=sparse.csr_matrix(counts)), panel, seen)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+
+
+def test_a_cell_is_labelled_by_its_measured_spots(toy, section, panel):
+    seen = np.zeros(len(section), bool)
+    found = fields_of(toy, section, panel, ~seen)
+    cell = int(found["region_parent"].bincount().argmax())
+    held = (found["region_parent"] == cell).nonzero().ravel()
+    assert len(held) > 1
+    seen[held[:1]] = True
+    one = fields_of(toy, section, panel, seen)
+    torch.testing.assert_close(one["region_expression"][cell], one["expression"][held[0]])
+    others = torch.arange(len(one["region_expression"])) != cell
+    assert one["region_expression"][others].isnan().all()
+    assert not torch.equal(found["region_expression"][cell], one["region_expression"][cell])
+
+
+def test_weights_within_a_section_are_inverse_distances_in_pitches(toy, section, panel):
+    found = fields_of(toy, section, panel, np.ones(len(section), bool))
+    place = torch.from_numpy(section.position * section.um_per_px) / section.pitch_um
+    apart = place[found["edge_index"]].diff(dim=0)[0].norm(dim=1)
+    torch.testing.assert_close(found["edge_weight"].double(), 1 / apart, rtol=1e-4, atol=0)
+
+
+def test_standardised_by_hand():
+    x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    assert standardised(x).tolist() == [[-1, 0], [1, 0]]
+
+
+# ---- a stack -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(toy, toy_sections):
+    """Return a function that makes the fields of P1's stack under other registrations."""
+    sections = [toy_sections[name] for name in toy.sections["P1"]]
+    aligned = load_registration("toy")
+    n = sum(map(len, sections))
+    looks = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+
+    def make(**changed):
+        return stack_fields(toy, sections, aligned | changed, looks, 8, 12)
+
+    make.aligned = aligned
+    make.section = np.repeat(np.arange(3), [len(section) for section in sections])
+    return make
+
+
+def test_a_section_that_is_not_registered_has_no_place_and_no_edge_across(stack):
+    found = stack(**{"P1-2": replace(stack.aligned["P1-2"], ok=False)})
+    lost = torch.from_numpy(stack.section == 1)
+    assert found["registered"][lost].isnan().all() and found["registered"][~lost].isfinite().all()
+    ends, across = lost[found["edge_index"]], found["across"]
+    assert not ends[:, across].any()
+    assert ends[:, ~across].any() and across.any()  # it keeps those within; the others keep theirs
+    joined = found["edge_index"][:, across].unique()
+    assert set(stack.section[joined]) == {0, 2}
+
+
+def test_edges_across_are_told_apart(stack):
+    found = stack()
+    source, target = stack.section[found["edge_index"].numpy()]
+    np.testing.assert_array_equal(found["across"], source != target)
+    assert found["edge_weight"].dtype == torch.float32
+    assert found["radius_um"] == 50 * 2.0 and found["pitch_um"] == 200
+
+
+def stretched(registration):
+    """Return a map that doubles x: circles become ellipses."""
+    return replace(registration, matrix=registration.matrix * [[2.0], [1.0]], field=None, onward=None)
+
+
+def test_polygons_are_measured_where_a_map_is_no_similarity(stack, monkeypatch):
+    asked = []
+    plain = fields.stack_graph
+    monkeypatch.setattr(fields, "stack_graph", lambda *a, **k: asked.append(k["contour"]) or plain(*a, **k))
+    identity = replace(stack.aligned["P1-2"], matrix=np.eye(2, 3), field=None, onward=None)
+    alike = dict.fromkeys(stack.aligned, identity)
+    assert identity.is_similarity and not stretched(identity).is_similarity
+    stack(**alike)
+    assert asked.pop() is None
+    stack(**alike | {"P1-3": stretched(identity)})
+    (outline,) = asked
+    assert outline.shape == (len(stack.section), 99, 2)
+    width, height = np.ptp(outline, axis=1).T  # um; circles of a radius of 100 um
+    third = stack.section == 2
+    np.testing.assert_allclose(height, 200, rtol=1e-3)
+    np.testing.assert_allclose(width[~third], 200, rtol=1e-3)
+    np.testing.assert_allclose(width[third], 400, rtol=1e-3)
+
+
+def test_a_feed_takes_the_registration_as_it_is(toy, toy_sections, panel, monkeypatch):
+    from stlib import feed as module
+
+    sections = {name: toy_sections[name] for name in toy.sections["P1"]}
+    aligned = load_registration("toy")
+    aligned["P1-3"] = replace(aligned["P1-3"], ok=False)
+    monkeypatch.setattr(module, "load_registration", lambda name: aligned)
+    feed = Feed(
+        toy, sections, panel, unit="stack", needs=frozenset({"graph", "cross"}), protocol="3d", batch_size=50
+    )
+    (batch,) = feed.whole(sections)
+    assert batch.registered[batch.section == 2].isnan().all()
+    parts = list(feed.training(sections, torch.Generator().manual_seed(0)))  # cut by place, NaN or not
+    assert sum(len(part.row) for part in parts) == len(batch.row)
