@@ -33,8 +33,9 @@ def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
 
 
 def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
-    runs = [with_params(Run("3d", "toy", name, seed=seed), overrides={"asign": {"heads": 2}}, training=Training())
-            for name in ("asign", "asign@no_cli") for seed in (0, 1)]  # fmt: skip
+    keys = [(name, seed) for name in ("asign", "asign@no_cli") for seed in (0, 1)]
+    changed = {"overrides": {"asign": {"heads": 2}}, "training": Training()}
+    runs = [with_params(Run("3d", "toy", name, seed=seed), **changed) for name, seed in keys]
     _, reduced, varied = conditions.reductions(runs)
     assert reduced.startswith("asign, 3d: settings other") and "heads 2" in reduced
     assert (

@@ -23,8 +23,8 @@ def test_a_gallery_names_its_images():
 def section_at(name):
     return Section(
         name=name, patient="S", layer=1, barcodes=np.array(["a"]), genes=np.array(["g"]), counts=None,
-        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None, shape="circle",
-        size_um=100, pitch_um=200,
+        array=np.ones((1, 2)), position=np.array([[300.0, 200.0]]), um_per_px=np.ones(2), size_px=None,
+        shape="circle", size_um=100, pitch_um=200,
     )  # fmt: skip
 
 

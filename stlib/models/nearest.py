@@ -1,4 +1,4 @@
-"""Nearest: the known section's labels, averaged over the nearest registered spots. A control without learning.
+"""Nearest: the known labels, averaged over the nearest registered spots. A control without learning.
 
     y_i = sum_j w_ij y_j / sum_j w_ij,   w_ij = 1 / (d_ij + d0)   over the nearest known spots j
 
