@@ -25,7 +25,8 @@ def test_every_make_target_it_names_exists():
     makefile = (ROOT / "Makefile").read_text()
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z0-9-]+)(?![\w/-])", README, re.MULTILINE))
     assert {"test", "audit", "data", "lab", "reproduce-table1"} <= named
-    for target in named:
+    tables = {f"reproduce-{path.stem.replace('_', '-')}" for path in (ROOT / "tables").glob("*.yaml")}
+    for target in named - tables:
         assert re.search(rf"^([a-z]+ )*{target}[ :]", makefile, re.MULTILINE), target
 
 

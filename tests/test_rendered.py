@@ -88,7 +88,8 @@ def test_prose_is_that_of_the_source_and_code_that_of_the_run(executed):
 
 def test_every_notebook_and_every_model_of_table_1_has_a_copy():
     names = rendered.sources()
-    assert {name.split("-")[0] for name in names} == set(NOTEBOOK.values())
+    apart = {NOTEBOOK["ablations"], NOTEBOOK["cost"]}  # many trainings; measures time
+    assert {name.split("-")[0] for name in names} == set(NOTEBOOK.values()) - apart
     assert {"04_train_2d-controls", "04_train_2d-stnet", "05_train_3d-asign"} <= names.keys()
 
 
