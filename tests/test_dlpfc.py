@@ -253,7 +253,7 @@ def test_from_files_to_predictions(tmp_path, chain, painted):
         levels={
             level: {"px": px, "out_px": 32} for level, px in (("spot", 32), ("region", 128), ("global", 256))
         },
-        graph={"intra": 6, "cross": 4, "radius_px": 10},
+        graph={"radius_px": 10},
         registration={"um_per_px": 16},
         folds={"3d": {"a": ["Br1"]}},
     )

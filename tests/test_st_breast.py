@@ -363,7 +363,7 @@ def test_from_files_to_predictions(tmp_path, chain, painted):
         levels={
             level: {"px": px, "out_px": 32} for level, px in (("spot", 32), ("region", 64), ("global", 128))
         },
-        graph={"intra": 4, "cross": 4, "radius_px": 16},
+        graph={"radius_px": 16},
         folds={"3d": {"a": ["BC1"]}},
         registration={"um_per_px": 16},
     )
