@@ -57,10 +57,10 @@ def section_fields(
         "expression": torch.from_numpy(expression.log_proportion(counts)),
         "depth": torch.from_numpy(_where(seen, np.asarray(depth, np.float32).ravel())),
     }
-    if needs & {"features", "relative", "cross", "neighbours"}:
+    if needs & {"features", "relative", "cross", "neighbours", "imputed", "readout"}:
         fields["features"] = _features(params, section, "spot", encoder)
     if needs & {"relative", "imputed", "readout"}:
-        fields["relative"] = standardised(_features(params, section, "spot", encoder))
+        fields["relative"] = standardised(fields["features"])
     if needs & {"counts", "imputed"}:
         fields["counts"] = torch.from_numpy(counts)
     if "neighbours" in needs:

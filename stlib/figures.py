@@ -20,7 +20,6 @@ from PIL import Image
 from stlib import metrics, paths, plots
 from stlib.params import Params
 from stlib.plots import DOUBLE_MM, SINGLE_MM
-from stlib.plots import grid as _grid
 from stlib.predictions import Predictions
 from stlib.scores import Load, read_run
 from stlib.tables import Table, rows_for, runs_of
@@ -40,7 +39,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 def _sentence(text: str) -> Figure:
     """Return a figure that says why there is nothing to draw."""
-    figure, ((ax,),) = _grid(1, 1, SINGLE_MM, 8)
+    figure, ((ax,),) = plots.grid(1, 1, SINGLE_MM, 8)
     ax.set_axis_off()
     ax.text(0, 0.5, text, va="center")
     return figure
@@ -85,7 +84,7 @@ def gene_maps(
         ax.set_title(name)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
-    _colour_bar(figure, axes, label)
+    plots.colour_bar(figure, axes, label)
     return figure
 
 
@@ -93,14 +92,9 @@ def _maps(rows: int, columns: int, positions_um: np.ndarray) -> tuple[Figure, np
     """Return a figure with room for maps of these spots and one colour bar."""
     extent = np.ptp(positions_um, axis=0)
     width = min((DOUBLE_MM - 22) / columns, 36)
-    return _grid(rows, columns, width * columns + 22, rows * (width * (extent[1] / extent[0] + 0.25) + 5))
-
-
-def _colour_bar(figure: Figure, axes: np.ndarray, label: str) -> None:
-    """Draw one bar for all maps of a figure."""
-    spots = axes.flat[0].collections[0]
-    bar = figure.colorbar(spots, ax=axes, label=label, extend="both", shrink=0.7, aspect=18, pad=0.01)
-    bar.outline.set_visible(False)
+    return plots.grid(
+        rows, columns, width * columns + 22, rows * (width * (extent[1] / extent[0] + 0.25) + 5)
+    )
 
 
 def gene_across_methods(
@@ -183,7 +177,7 @@ def section_maps(predictions: Predictions, gene: str, params: Params, model: str
         above.set_title(section)
     axes[0, 0].set_ylabel("measured")
     axes[1, 0].set_ylabel(model)
-    _colour_bar(figure, axes, f"{gene}, log proportion")
+    plots.colour_bar(figure, axes, f"{gene}, log proportion")
     return figure
 
 
@@ -201,7 +195,7 @@ def training(histories: Mapping[Any, pd.DataFrame]) -> Figure:
     trained = {run.model: history for run, history in histories.items() if len(history)}
     if not trained:
         return _sentence("nothing here is trained by gradient descent")
-    figure, axes = _grid(len(trained), 2, DOUBLE_MM * 0.8, 45 * len(trained))
+    figure, axes = plots.grid(len(trained), 2, DOUBLE_MM * 0.8, 45 * len(trained))
     for (model, history), (left, right) in zip(trained.items(), axes, strict=True):
         plots.curves(history, left, "loss").set_title(model)
         if history["validation"].isna().all():  # no patient was held back

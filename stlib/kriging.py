@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from stlib.blocks import kd_blocks
@@ -24,11 +25,8 @@ from stlib.blocks import kd_blocks
 PIECE = 512  # known spots that are solved for at once: O(PIECE^3)
 DIRECTIONS = 25  # in which genes vary together, at most
 LEAST = 1e-3  # variance of a direction, in units of its noise
-PLACE_LENGTH, LOOK_LENGTH, ROUGH = (
-    1.0,
-    1.0,
-    0.1,
-)  # where the search begins: pitches, deviations, of the variance
+PLACE_LENGTH, LOOK_LENGTH = 1.0, 1.0  # where the search begins: pitches, deviations
+ROUGH = 0.1  # of the variance, likewise: what no neighbour shares
 FLOOR = 0.02  # of the noise variance: sequencing varies more than counting alone
 FAR = 1e6  # squared pitches
 KINDS = 3  # place, looks, both
@@ -127,7 +125,7 @@ class _Kernel:
         self.place_length, self.look_length = PLACE_LENGTH * lengths[0], LOOK_LENGTH * lengths[1]
         size, noise, rough = rest[KINDS:].exp()  # each (R,)
         self.weights = rest[:KINDS].softmax(0) * size * genes.variance  # (KINDS, R)
-        self.rough = ROUGH * rough * genes.variance  # what no neighbour shares
+        self.rough = ROUGH * rough * genes.variance
         self.noise = noise
         self.genes = genes
 
@@ -186,8 +184,6 @@ def _nearest_piece(place: Tensor, pieces: list[Tensor]) -> Tensor:
     """Return for each spot the piece whose known spots lie nearest (N,); not registered, any one."""
     if len(pieces) == 1:
         return torch.zeros(len(place), dtype=torch.long)
-    from scipy.spatial import KDTree
-
     number = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     _, index = KDTree(torch.cat(pieces).nan_to_num().numpy()).query(place.nan_to_num().numpy())
     return torch.from_numpy(number[index])

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from stlib import paths, plots
 from stlib.alignment import Registration, rescale
 from stlib.params import Params
-from stlib.plots import DOUBLE_MM, inches
+from stlib.plots import DOUBLE_MM
 from stlib.sections import Section, load_sections
 from stlib.slide import Slide
 from stlib.views import warp
@@ -30,7 +30,7 @@ def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
     rows = -(-len(images) // columns)
     width = min(DOUBLE_MM / columns, 34)
     tallest = max(image.shape[0] / image.shape[1] for image in images.values())
-    figure, axes = _grid(rows, columns, width * columns, rows * (width * tallest + 5))
+    figure, axes = plots.grid(rows, columns, width * columns, rows * (width * tallest + 5))
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
@@ -56,15 +56,12 @@ def slide_and_spots(params: Params, section: Section, values: np.ndarray, label:
     with Slide(paths.slide_file(params.name, section.name)) as slide:
         image, scale = slide.thumbnail(OVERLAY_UM / 2)
     places = section.position * section.um_per_px
-    figure, ((left, right),) = _grid(1, 2, 130, 62)
+    figure, ((left, right),) = plots.grid(1, 2, 130, 62)
     plots.picture(image, scale * section.um_per_px, left)
     left.set_title(f"slide {section.name} and its {len(section)} spots")
     plots.outlines(places, section.size_um, left, "black")
     plots.gene_map(values, places, right, *plots.shared_limits(values), 0.9 * section.pitch_um)
-    bar = figure.colorbar(
-        right.collections[0], ax=[right], label=label, extend="both", shrink=0.7, aspect=18, pad=0.01
-    )
-    bar.outline.set_visible(False)
+    plots.colour_bar(figure, np.array([right]), label)
     return figure
 
 
@@ -90,7 +87,7 @@ def alignment(params: Params, stack: list[str], registrations: Mapping[str, Regi
     fixed, fixed_um = images[middle], scales[middle] * um_per_px[middle]  # um per px of the thumbnail
     width = min(DOUBLE_MM / (len(others) + 1), 46)
     height = 2 * (width * fixed.shape[0] / fixed.shape[1] + 5)
-    figure, axes = _grid(2, len(others) + 1, width * (len(others) + 1), height)
+    figure, axes = plots.grid(2, len(others) + 1, width * (len(others) + 1), height)
     for name, (above, under) in zip(others, axes.T, strict=False):
         image, glass = images[name], float(np.quantile(images[name], 0.95))
         as_it_lies = rescale(np.eye(2, 3), 1 / (scales[name] * um_per_px[name]), 1 / fixed_um)
@@ -136,7 +133,7 @@ def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[
         patch, um_per_px = slide.read(*corner, *side), slide.um_per_px
     others = [name for name in stack if name != middle] or [middle]
     width = min(DOUBLE_MM / len(others), 60)
-    figure, (axes,) = _grid(1, len(others), width * len(others), width + 5)
+    figure, (axes,) = plots.grid(1, len(others), width * len(others), width + 5)
     turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
     circle = np.stack([np.cos(turn), np.sin(turn)], 1)
     for name, ax in zip(others, axes, strict=True):
@@ -149,10 +146,3 @@ def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[
         ax.add_collection(PolyCollection(places, facecolors="none", edgecolors="red", linewidths=0.8))
         ax.set(xlim=(0, PATCH_UM), ylim=(PATCH_UM, 0), title=f"spots of {name} on {middle}")
     return figure
-
-
-def _grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
-    """Return a figure and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
-    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
-    plt.close(figure)
-    return figure, axes

@@ -66,6 +66,13 @@ def grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Fi
     return figure, axes
 
 
+def colour_bar(figure: Figure, axes: np.ndarray, label: str) -> None:
+    """Draw one bar for all maps of a figure, at the side of their axes (rows, columns) or (n,)."""
+    spots = axes.flat[0].collections[0]
+    bar = figure.colorbar(spots, ax=axes, label=label, extend="both", shrink=0.7, aspect=18, pad=0.01)
+    bar.outline.set_visible(False)
+
+
 # ---- maps of tissue ----------------------------------------
 
 

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import made
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -34,6 +35,14 @@ def toy() -> Params:
 def toy_sections(toy: Params) -> dict[str, Section]:
     """All prepared sections of the toy."""
     return load_sections(toy, toy.with_slide)
+
+
+@pytest.fixture
+def ax():
+    """Axes of a figure that is closed afterwards."""
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Charts of numbers: what is drawn, where; how it looks is seen by eye."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,17 +7,6 @@ import pytest
 from stlib import charts, plots
 
 NAN = float("nan")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture
-def ax():
-    return plt.subplots()[1]
 
 
 @pytest.fixture

@@ -11,17 +11,6 @@ from stlib import plots
 NAN = float("nan")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
-@pytest.fixture
-def ax():
-    return plt.subplots()[1]
-
-
 def test_every_method_has_a_colour_of_its_own_and_a_new_one_is_black():
     assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
     assert plots.colour("asign@no_graph") == plots.colour("asign") != plots.colour("newnet") == "#000000"

@@ -17,8 +17,8 @@ Shapes: patch (N, 3, P, P), region_features (R, D), global_features (S, D), edge
 In the paper -> here: spot, region, global -> the same; inter-layer -> edges with `across` False; cross-layer
 -> True; CLI -> cross_layer; S = IoU + cosine -> edge_weight; known expression -> expression[known].
 
-The variant `paper` is the paper's own 3D model; what the default adds to it (6 to 11), and what did not help,
-stands with figures in `results/asign_ledger.md`.
+The variant `paper` is the paper's own 3D model; what the default adds to it (10 to 15), and what did not
+help, stands with figures in `results/asign_ledger.md`.
 
 Differences from the paper, of both
 1. Keys of the cross-attention are the cells of the same section. The paper does not say which; the released
@@ -31,24 +31,25 @@ Differences from the paper, of both
 5. Propagation starts from the mean known label; what no path joins to a known spot keeps it, and is counted.
    Its learned factor is one per kind of edge, not one per node, which could not be applied to new nodes; the
    linear layer of figure 3 follows it. The released code uses binary edges from a batch, with random ones at
-   test. The mixing weight is one per gene, as released; the paper has one number. Consistency is between
-   predictions, P(p_s, p_r) (the paper's text); the released code compares with labels. Region and global
-   labels of hidden sections are absent, not merely unweighted. Heads start at the mean training label.
-   Batches are connected pieces of tissue; prediction uses the whole graph. Frozen features are standardised
-   within each section, which takes out the stain of a slide. `encoder: frozen` takes cached features of the
-   spot in place of a trained image encoder, for machines without weights or GPU.
+   test.
+6. The mixing weight is one per gene, as released; the paper has one number.
+7. Consistency is between predictions, P(p_s, p_r) (the paper's text); the released code compares with labels.
+   Region and global labels of hidden sections are absent, not merely unweighted.
+8. Heads start at the mean training label. Batches are connected pieces of tissue; prediction uses the whole
+   graph.
+9. Frozen features are standardised within each section, which takes out the stain of a slide. `encoder:
+   frozen` takes those of the spot in place of a trained image encoder, for machines without weights or GPU.
 Differences of the default alone
-6. While training, one section of a stack plays the known one, so that training asks what the test asks; a
-   single section trains the network alone. The paper hides 80 % of all nodes at random. Known spots are not
-   scored in the loss.
-7. `residual`: the network predicts what differs from the mean of the known section.
-8. `kriging` and `readout`: two more predictions from the known section, beside network and propagation. The
+10. While training, one section of a stack plays the known one, so that training asks what the test asks; a
+   single section trains the network alone. The paper hides 80 % of all nodes at random.
+11. `residual`: the network predicts what differs from the mean of the known section.
+12. `kriging` and `readout`: two more predictions from the known section, beside network and propagation. The
    labels that are propagated have less noise (`denoise`).
-9. `distance`: weights of cross-section edges fall with the distance of the registered spots, by a learned
+13. `distance`: weights of cross-section edges fall with the distance of the registered spots, by a learned
    length.
-10. Mixing weights are a softmax; the network's share starts low, so that it has to earn it. They and the
-   factors of edges learn ten times faster.
-11. `depth`: a batch weighs by the depth of its spots: counts of a few hundred molecules say little.
+14. The network's share in the mix starts low, so that it has to earn it. Shares and factors of edges learn
+   ten times faster than the rest.
+15. `depth`: a batch weighs by the depth of its spots: counts of a few hundred molecules say little.
 """
 
 import warnings
@@ -236,9 +237,7 @@ class ASIGN(Method):
         )
         self.register_buffer("depth", torch.ones(()))  # mean over the training spots
         if config.cross_layer:
-            self.factor = nn.Parameter(
-                torch.tensor([-2.0, 0.0])
-            )  # alpha of eq. 5: log, for each kind of edge
+            self.factor = nn.Parameter(torch.tensor([-2.0, 0.0]))  # log alpha of eq. 5: within, across
             self.length = nn.Parameter(torch.tensor(LENGTH).log()) if config.distance else None
             self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
