@@ -77,13 +77,13 @@ def krige(known: Known, place: Tensor, looks: Tensor, covariance: Tensor) -> Ten
     known = Known(*(field.double() for field in known))
     place, looks = place.double(), looks.double()
     genes = _Genes.of(known, covariance.double())
-    pieces = kd_blocks(known.place.nan_to_num(), PIECE, torch.Generator().manual_seed(0))
-    kernel = _fit([Known(*(field[rows] for field in known)) for rows in pieces], genes)
+    blocks = kd_blocks(known.place.nan_to_num(), PIECE, torch.Generator().manual_seed(0))
+    pieces = [_Piece.of(Known(*(field[rows] for field in known)), genes) for rows in blocks]
+    kernel = _fit(pieces, genes)
     out = torch.empty(len(place), known.labels.shape[1], dtype=torch.float64)
-    owner = _nearest_piece(place, [known.place[rows] for rows in pieces])
-    for number, rows in enumerate(pieces):
+    owner = _nearest_piece(place, [piece.known.place for piece in pieces])
+    for number, piece in enumerate(pieces):
         here = owner == number
-        piece = Known(*(field[rows] for field in known))
         out[here] = kernel.predict(piece, place[here], looks[here])
     return out.float()
 
@@ -129,50 +129,81 @@ class _Kernel:
         self.noise = noise
         self.genes = genes
 
-    def between(self, place: tuple[Tensor, Tensor], looks: tuple[Tensor, Tensor]) -> Tensor:
-        """Return k (R, A, B)."""
-        apart = _squares(*place).nan_to_num(FAR)  # not registered: near nothing
+    def between(self, apart: Tensor, unlike: Tensor) -> Tensor:
+        """Return k (R, A, B) from squared distances in place and in looks (A, B)."""
         near = torch.exp(-apart / 2 / self.place_length**2)
-        alike = torch.exp(-_squares(*looks) / looks[0].shape[1] / 2 / self.look_length**2)
+        alike = torch.exp(-unlike / 2 / self.look_length**2)
         return torch.einsum("kr,kab->rab", self.weights, torch.stack([near, alike, near * alike]))
 
-    def factor(self, known: Known) -> Tensor:
-        """Return the Cholesky factor of the covariance of what was measured (R, K, K)."""
-        shallow = self.genes.depth / known.depth.clamp(min=1)  # (K,)
-        own = self.between((known.place,) * 2, (known.looks,) * 2)
-        return torch.linalg.cholesky(
-            own + torch.diag_embed(self.noise[:, None] * shallow + self.rough[:, None])
-        )
+    def measured(self, piece: "_Piece") -> Tensor:
+        """Return the covariance of what was measured (R, K, K): of the field, with noise on the diagonal."""
+        shallow = self.genes.depth / piece.known.depth.clamp(min=1)  # (K,)
+        own = self.noise[:, None] * shallow + self.rough[:, None]
+        return self.between(piece.apart, piece.unlike) + torch.diag_embed(own)
 
-    def misfit(self, known: Known) -> Tensor:
-        """Return the negative log likelihood of known labels, up to a constant."""
-        factor, scores = self.factor(known), self.genes.scores(known.labels).T[:, :, None]  # (R, K, 1)
-        white = torch.linalg.solve_triangular(factor, scores, upper=False)
-        return white.square().sum() / 2 + factor.diagonal(dim1=1, dim2=2).log().sum()
+    def misfit(self, piece: "_Piece") -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood of known labels, up to a constant, and a sum of equal gradient.
 
-    def predict(self, known: Known, place: Tensor, looks: Tensor) -> Tensor:
+        With S the covariance and a = S^-1 y, the gradient by S is (S^-1 - a a^T) / 2: one inverse, in place
+        of a way back through the factor of S.
+        """
+        covariance = self.measured(piece)
+        with torch.no_grad():
+            factor = torch.linalg.cholesky(covariance)
+            inverse = torch.cholesky_inverse(factor)
+            solved = inverse @ piece.scores  # (R, K, 1)
+            value = (piece.scores * solved).sum() / 2 + factor.diagonal(dim1=1, dim2=2).log().sum()
+            slope = (inverse - solved @ solved.mT) / 2
+        return value, (slope * covariance).sum()
+
+    def predict(self, piece: "_Piece", place: Tensor, looks: Tensor) -> Tensor:
         """Return the expected labels (N, G)."""
-        solved = torch.cholesky_solve(self.genes.scores(known.labels).T[:, :, None], self.factor(known))
-        across = self.between((place, known.place), (looks, known.looks))  # (R, N, K)
-        return self.genes.back((across @ solved)[:, :, 0].T)
+        solved = torch.cholesky_solve(piece.scores, torch.linalg.cholesky(self.measured(piece)))
+        across = self.between(_apart(place, piece.known.place), _unlike(looks, piece.known.looks))
+        return self.genes.back((across @ solved)[:, :, 0].T)  # (R, N, K) @ (R, K, 1)
 
 
-def _fit(pieces: list[Known], genes: _Genes) -> _Kernel:
+class _Piece(NamedTuple):
+    """Known spots that are solved for at once, and what stays the same while the kernel is sought."""
+
+    known: Known
+    scores: Tensor  # (R, K, 1)
+    apart: Tensor  # (K, K)
+    unlike: Tensor  # (K, K)
+
+    @classmethod
+    def of(cls, known: Known, genes: _Genes) -> "_Piece":
+        scores = genes.scores(known.labels).T[:, :, None].contiguous()
+        return cls(known, scores, _apart(known.place, known.place), _unlike(known.looks, known.looks))
+
+
+def _fit(pieces: list[_Piece], genes: _Genes) -> _Kernel:
     """Return the kernel of the highest marginal likelihood; all but lengths have a standard normal prior."""
 
     @torch.enable_grad()  # a feed may be asked under no_grad
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.tensor(flat, requires_grad=True)
         kernel = _Kernel(parameters, genes)
-        total = parameters[2:].square().sum() / 2 + sum(kernel.misfit(piece) for piece in pieces)
-        total.backward()
-        return total.item(), parameters.grad.numpy()
+        prior = parameters[2:].square().sum() / 2
+        values, slopes = zip(*(kernel.misfit(piece) for piece in pieces), strict=True)
+        (prior + sum(slopes)).backward()
+        return (prior.detach() + sum(values)).item(), parameters.grad.numpy()
 
     start = np.zeros(2 + (KINDS + 3) * (1 + len(genes.variance)))
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=[LIMITS] * len(start), options={"maxiter": STEPS}
     )
     return _Kernel(torch.tensor(found.x), genes)
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """Return squared distances of places (A, B); one that is not registered is near nothing."""
+    return _squares(a, b).nan_to_num(FAR)
+
+
+def _unlike(a: Tensor, b: Tensor) -> Tensor:
+    """Return mean squared differences of looks (A, B)."""
+    return _squares(a, b) / a.shape[1]
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:

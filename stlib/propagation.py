@@ -26,15 +26,15 @@ def propagate(labels: Tensor, known: Tensor, edge_index: Tensor, weight: Tensor,
         The paper: 10.
     """
     fixed = torch.where(known[:, None], labels, torch.zeros((), dtype=labels.dtype, device=labels.device))
-    start = fixed[known].mean(0)
-    source, target = edge_index
-    weight = weight[:, None].to(labels.dtype)
+    into = ~known[edge_index[1]] & (weight > 0)  # edges that change something
+    (source, target), weight = edge_index[:, into], weight[into, None].to(labels.dtype)
     total = scatter(weight, target, dim_size=len(labels), reduce="sum")  # (N, 1)
-    value = torch.where(known[:, None], fixed, start)
+    share = weight / total[target]
+    start = torch.where(known[:, None], fixed, fixed[known].mean(0))
+    alone = torch.where(total > 0, fixed, start)  # what no edge changes
+    value = start
     for _ in range(iterations):
-        summed = scatter(weight * value[source], target, dim_size=len(labels), reduce="sum")
-        mean = torch.where(total > 0, summed / total.clamp(min=1e-30), value)
-        value = torch.where(known[:, None], fixed, mean)
+        value = alone.index_add(0, target, share * value[source])
     return value
 
 

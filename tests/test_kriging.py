@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 from scipy.stats import multivariate_normal
 
 from stlib import kriging
-from stlib.kriging import FLOOR, Known, _Genes, _Kernel, gene_covariance, krige
+from stlib.kriging import FLOOR, Known, _Genes, _Kernel, _Piece, gene_covariance, krige
 
 NAN = float("nan")
 VARIANCE = 0.5  # of the one gene
@@ -67,7 +68,9 @@ def test_one_gene_by_the_textbook(four, parameters):
     mean = weight @ four.labels.numpy() / 80
     across = covariance((place, looks), (four.place.numpy(), four.looks.numpy()))
     wanted = mean + across @ np.linalg.solve(measured(four), four.labels.numpy() - mean)
-    found = _Kernel(parameters, genes_of(four)).predict(four, tensor(place.tolist()), tensor(looks.tolist()))
+    genes = genes_of(four)
+    kernel, piece = _Kernel(parameters, genes), _Piece.of(four, genes)
+    found = kernel.predict(piece, tensor(place.tolist()), tensor(looks.tolist()))
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
     assert np.ptp(wanted) > 0.3  # the three differ
 
@@ -77,15 +80,23 @@ def test_the_misfit_is_the_likelihood(four, parameters):
     unit = 1 / (COUNT + 1) + FLOOR  # labels are divided by its root
     scores = ((four.labels - genes.mean) / unit**0.5).numpy().ravel()
     log = multivariate_normal.logpdf(scores, cov=measured(four) / unit)
-    found = _Kernel(parameters, genes).misfit(four).item()
+    found, _ = _Kernel(parameters, genes).misfit(_Piece.of(four, genes))
+    found = found.item()
     assert found == pytest.approx(-log - 4 / 2 * np.log(2 * np.pi))
 
 
 def test_the_gradient_of_the_misfit_equals_finite_differences(four, parameters):
     genes = genes_of(four)
-    assert torch.autograd.gradcheck(
-        lambda p: _Kernel(p, genes).misfit(four), parameters.requires_grad_(), eps=1e-6, atol=1e-6
-    )
+    piece = _Piece.of(four, genes)
+    _, slope = _Kernel(parameters.requires_grad_(), genes).misfit(piece)
+    (found,) = torch.autograd.grad(slope, parameters)
+
+    def misfit(flat):
+        return _Kernel(torch.from_numpy(flat), genes).misfit(piece)[0].item()
+
+    wanted = approx_fprime(parameters.detach().numpy(), misfit, 1e-6)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.abs(wanted).min() > 0.01  # each parameter matters
 
 
 def test_genes_that_vary_together_by_hand():
@@ -178,7 +189,7 @@ def test_pieces_say_nearly_what_the_whole_says(field, whole, monkeypatch):
     monkeypatch.setattr(
         _Kernel,
         "predict",
-        lambda self, known, *rest: asked.append(len(known.place)) or plain(self, known, *rest),
+        lambda self, piece, *rest: asked.append(len(piece.known.place)) or plain(self, piece, *rest),
     )
     monkeypatch.setattr(kriging, "PIECE", 80)
     found = carried(field)

@@ -47,8 +47,8 @@ Differences of the default alone
    labels that are propagated have less noise (`denoise`).
 13. `distance`: weights of cross-section edges fall with the distance of the registered spots, by a learned
    length.
-14. The network's share in the mix starts low, so that it has to earn it. Shares and factors of edges learn
-   ten times faster than the rest.
+14. `earned`: the network's share in the mix starts low, so that it has to earn it. Shares and factors of
+   edges learn ten times faster than the rest, also in `paper`.
 15. `depth`: a batch weighs by the depth of its spots: counts of a few hundred molecules say little.
 """
 
@@ -93,6 +93,7 @@ class ASIGNConfig(Config):
     readout: bool = True  # a ridge fitted to the known section
     distance: bool = True  # edges across sections weigh by it
     depth: bool = True  # batches weigh by it
+    earned: bool = True  # the network's share in eq. 6 starts low
     correlation: float = 1.0  # gamma_1, of all terms of Pearson correlation with labels
     pearson: float = 0.75  # lambda_s
     pearson_level: float = 0.5  # lambda_r, lambda_g
@@ -103,9 +104,9 @@ class ASIGNConfig(Config):
 
 
 # the paper's own 3D model: a share of all spots known in training, labels and edges as they are
-PAPER = dict.fromkeys(("residual", "denoise", "kriging", "readout", "distance", "depth"), False)
+PAPER = dict.fromkeys(("residual", "denoise", "kriging", "readout", "distance", "depth", "earned"), False)
 PAPER |= {"known_train": 0.2}
-SHARES = {"network": 1.0, "propagation": 2.0, "kriging": 3.0, "readout": 2.0}  # a of eq. 6, at the start
+SHARES = {"network": 1.0, "propagation": 2.0, "kriging": 3.0, "readout": 2.0}  # a of eq. 6, if `earned`
 LENGTH = 0.7  # pitches: where the learned length of edges across sections starts
 
 
@@ -184,8 +185,7 @@ class ASIGN(Method):
         "no_cross_attention": {"cross_attention": False},  # Table II
         "no_gat": {"graph_attention": False},
         "no_gat_no_cross_attention": {"graph_attention": False, "cross_attention": False},
-        "known_10": PAPER | {"known_train": 0.1},  # Table III: share of all spots known in training
-        "known_20": PAPER | {"known_train": 0.2},
+        "known_10": PAPER | {"known_train": 0.1},  # Table III; `paper` knows 20 %
         "known_30": PAPER | {"known_train": 0.3},
         "shown_25": {"known_test": 0.25},  # ours: share of the known section that is measured
         "shown_50": {"known_test": 0.5},
@@ -242,7 +242,7 @@ class ASIGN(Method):
             self.refine = GeneHead(shape.genes, shape.genes)  # L, figure 3
             nn.init.eye_(self.refine.weight)
             nn.init.zeros_(self.refine.bias)
-            shares = [SHARES[view] if config.kriging else 1.0 for view in self._views]
+            shares = [SHARES[view] if config.earned else 1.0 for view in self._views]
             self.mix = nn.Parameter(torch.tensor(shares).log()[:, None].repeat(1, shape.genes))  # a of eq. 6
 
     @property
