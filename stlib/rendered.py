@@ -2,7 +2,7 @@
 
 ``python -m stlib.rendered`` copies both from runs and results, so that nobody types a number. What differs
 from machine to machine goes: times, progress bars, the log of papermill. Inputs and outputs stay as they were
-run.
+run. Pages of `LONG` runs are renewed where such a run stands, and stay as they are where none does.
 """
 
 import base64
@@ -19,14 +19,14 @@ from stlib.results import NOTEBOOK, Run
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
-ELSEWHERE = ("2d", "3d", "ablations", "cost")  # one page per model; read twenty trainings; measures time
+LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; measures time -> model of the run
 
 
 def sources() -> dict[str, Run]:
     """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
-    tables = {"tables": "table1"}
-    steps = [Run(step, "toy", tables.get(step, "")) for step in NOTEBOOK if step not in ELSEWHERE]
+    models = {"tables": "table1"} | LONG
+    steps = [Run(step, "toy", models.get(step, "")) for step in NOTEBOOK if step not in ("2d", "3d")]
     found = {NOTEBOOK[run.step]: run for run in steps}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
     return dict(sorted(found.items()))
@@ -99,13 +99,15 @@ def _head_and_rows(lines: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Write `notebooks/rendered/` and the tables of the README; what no run stands behind is removed."""
+    """Write `notebooks/rendered/` and the tables of the README; pages of no table or step are removed."""
     paths.write_text(paths.ROOT / "README.md", quote((paths.ROOT / "README.md").read_text()))
     found = sources()
     for old in FOLDER.glob("*.ipynb"):
         if old.stem not in found:
             old.unlink()
     for name, run in found.items():
+        if run.step in LONG and not run.record.exists():
+            continue
         script = jupytext.read(paths.NOTEBOOKS / f"{name.split('-')[0]}.py")
         notebook = retold(nbformat.read(run.folder / "notebook.ipynb", as_version=4), script)
         text = nbformat.writes(slim(renew_ideas(notebook, run)))

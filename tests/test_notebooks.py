@@ -73,8 +73,7 @@ def source_of(path):
 
 
 def test_every_notebook_has_a_rendered_copy():
-    apart = {"07_ablations", "12_cost"}  # many trainings; measures time
-    assert {source_of(path) for path in RENDERED} == {path for path in SOURCES if path.stem not in apart}
+    assert {source_of(path) for path in RENDERED} == set(SOURCES)
 
 
 @pytest.mark.parametrize("path", RENDERED, ids=lambda path: path.stem)
