@@ -56,7 +56,7 @@ def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
 def differences(
     tables: Mapping[str, Table], dataset: str, scores: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Hold each variant of a model in the tables against the model itself, patient by patient.
+    """Hold each variant in the tables against the model that it changes, patient by patient.
 
     Parameters
     ----------
@@ -70,32 +70,31 @@ def differences(
     Returns
     -------
     pandas.DataFrame
-        One line per table, variant and metric: `group` (the table's title), `label`, `model`, `metric`;
-        `mean` of the differences (variant minus full, seeds averaged within a patient) over `n` patients with
-        their 95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean over
+        One line per variant and metric, from the table that trains it with most seeds: `group` (the table's
+        title), `label`, `model`, `against` (label of the row that it changes), `metric`; `mean` of the
+        differences (variant minus that row, seeds averaged within a patient) over `n` patients with their
+        95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean over
         patients; `p`, paired over patients, and `p_holm`, corrected for the variants of a metric; `verdict`:
-        ``worse`` or ``better`` than the full model if the corrected p is below 0.05, else ``unclear``;
-        `patients`, the differences themselves.
+        ``worse`` or ``better`` than that row if the corrected p is below 0.05, else ``unclear``; `patients`,
+        the differences themselves.
     """
     lines = []
     for name, table in tables.items():
         rows = rows_for(table, dataset)
-        full = next(place for place, row in enumerate(rows) if row.model == "asign")
+        places = {row.model: place for place, row in enumerate(rows)}
         for place, row in enumerate(rows):
-            if not row.model.startswith("asign@"):
+            if "@" not in row.model or row.role != "method":
                 continue
+            whole = places[row.against or row.model.partition("@")[0]]
+            about = {"group": table.title, "label": row.label, "model": row.model}
+            about["against"] = rows[whole].label
             for column in table.metrics:
-                own = _by_seed(scores[name], place, column.metric) - _by_seed(
-                    scores[name], full, column.metric
-                )
-                lines.append(
-                    {"group": table.title, "label": row.label, "model": row.model, "metric": column.metric}
-                    | _spread(own)
-                )
+                ours, theirs = (_by_seed(scores[name], one, column.metric) for one in (place, whole))
+                lines.append(about | {"metric": column.metric} | _spread(ours - theirs))
     found = pd.DataFrame(lines)
-    once = found.drop_duplicates(["model", "metric"])  # a variant may stand in two tables
-    corrected = once.assign(p_holm=once.groupby("metric", sort=False)["p"].transform(holm))
-    found = found.merge(corrected[["model", "metric", "p_holm"]], on=["model", "metric"], how="left")
+    most = found.sort_values("seeds", ascending=False, kind="stable").drop_duplicates(["model", "metric"])
+    found = most.sort_index().reset_index(drop=True)
+    found["p_holm"] = found.groupby("metric", sort=False)["p"].transform(holm)
     return found.assign(verdict=[_verdict(line) for line in found.to_dict("records")])
 
 
@@ -134,19 +133,20 @@ def in_words(found: pd.DataFrame, metric: str) -> list[str]:
         Which one.
     """
     what = {
-        "worse": "worse: what the full model has instead is worth something",
-        "better": "better: the full model would gain by it",
+        "worse": "worse: what was changed is worth something",
+        "better": "better: {against} would gain by it",
         "unclear": "no difference that these patients show",
     }
     sentences = []
-    for line in found[found["metric"] == metric].drop_duplicates("model").itertuples():
+    for line in found[found["metric"] == metric].itertuples():
         if line.n < 2:
             said = "one patient has no spread, so nothing follows"
         else:
-            said = (
-                f"{what[line.verdict]} (95 % interval {line.low:+.3f} to {line.high:+.3f}, {_p(line.p_holm)})"
-            )
-        sentences.append(f"{line.label}: {line.mean:+.3f}, {said}.")
+            interval = f"95 % interval {line.low:+.3f} to {line.high:+.3f} over {line.n} patients"
+            if line.seeds > 1:
+                interval += f", {line.seed_low:+.3f} to {line.seed_high:+.3f} over {line.seeds} seeds"
+            said = f"{what[line.verdict].format(against=line.against)} ({interval}; {_p(line.p_holm)})"
+        sentences.append(f"{line.label}: {line.mean:+.3f} against {line.against}, {said}.")
     return sentences
 
 

@@ -43,7 +43,8 @@ def _reduced(run: Run) -> str:
     """Return what differs from the settings of the method's paper, its variant aside, or nothing."""
     found = method(run.model)
     stem = run.model.split("@")[0]
-    listed = _different(config_of(run.params, stem, run.step), found.Config(**found.PROTOCOLS[run.step]))
+    paper = found.Config(**found.PROTOCOLS[run.step] | found.PAPER.get(run.step, {}))
+    listed = _different(config_of(run.params, stem, run.step), paper)
     if not listed:
         return ""
     return f"{stem}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
@@ -55,6 +56,8 @@ def _varied(run: Run) -> str:
     if not variant:
         return ""
     listed = _different(run.config, config_of(run.params, stem, run.step))
+    if not listed:
+        return f"{run.model}, {run.step}: as {stem}."
     return f"{run.model}, {run.step}: as {stem}, whose settings stand in brackets, but {listed}."
 
 

@@ -18,7 +18,7 @@ from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
 SHARED = "controls"  # the run that all models without training share
 
 KINDS = ("scores", "costs")
-ABLATIONS = ("asign_table2", "asign_table3", "asign_table4", "asign_tables2")  # read together by 07_ablations
+ABLATIONS = ("asign_table2", "asign_table3", "asign_table4")  # read together by 07_ablations
 
 
 class Reported(Record):
@@ -37,6 +37,7 @@ class Row(Record):
     protocol: Protocol
     setting: Setting = "strict"
     role: Literal["method", "control", "ceiling"] = "method"  # a ceiling knows the truth
+    against: str = ""  # what a variant changes, and is held against; empty: its model without a variant
     run: str = ""  # the run it shares; empty: its own, or for controls and ceilings the one they share
     datasets: list[str] = []  # those the row exists for; empty: all
     absent: dict[str, str] = {}  # dataset -> why the row cannot be computed there; said under the table

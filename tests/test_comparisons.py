@@ -57,6 +57,7 @@ def ablation():
 def test_differences_by_pencil():
     tables, scores = ablation()
     found = comparisons.differences(tables, "toy", scores).set_index(["label", "metric"])
+    assert set(found["against"]) == {""}  # the label of the whole
     line = found.loc[("@no_a", "pcc_per_gene")]
     np.testing.assert_allclose(line["patients"], [-0.2, -0.4])
     assert line["mean"] == pytest.approx(-0.3) and (line["n"], line["seeds"]) == (2, 2)
@@ -66,13 +67,23 @@ def test_differences_by_pencil():
     assert np.isnan(found.loc[("@no_b", "mse"), "p"]) and found.loc[("@no_b", "mse"), "verdict"] == "unclear"
 
 
-def test_a_variant_of_two_tables_is_tested_once():
+def test_a_variant_of_two_tables_is_tested_once_with_most_seeds():
     tables, scores = ablation()
-    both = {"t": tables["t"], "u": tables["t"]}
-    found = comparisons.differences(both, "toy", {name: scores["t"] for name in both})
+    one = scores["t"][scores["t"]["seed"] == 1]  # here `no_a` loses 0.1 and 0.3
     alone = comparisons.differences(tables, "toy", scores)
-    assert len(found) == 2 * len(alone)
-    np.testing.assert_array_equal(found["p_holm"][: len(alone)], alone["p_holm"])
+    for both in ({"u": one, **scores}, {**scores, "u": one}):
+        found = comparisons.differences(dict.fromkeys(both, tables["t"]), "toy", both)
+        pd.testing.assert_frame_equal(found, alone)
+
+
+def test_a_variant_is_held_against_what_it_changes():
+    tables, scores = ablation()
+    whole, a, b = tables["t"].rows
+    rows = [whole, a, b.model_copy(update={"against": "asign@no_a"})]
+    table = tables["t"].model_copy(update={"rows": rows})
+    found = comparisons.differences({"t": table}, "toy", scores).set_index(["label", "metric"])
+    line = found.loc[("@no_b", "pcc_per_gene")]
+    assert line["against"] == "@no_a" and line["mean"] == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize(("metric", "mean", "verdict"), [("mse", 0.1, "worse"), ("mse", -0.1, "better"),
@@ -89,8 +100,12 @@ def test_the_verdict_knows_which_way_is_better(metric, mean, verdict):
 
 def test_words_follow_from_the_verdict():
     line = {"label": "w/o a", "model": "asign@no_a", "metric": "mse", "mean": 0.2, "low": 0.1, "high": 0.3}
-    line |= {"n": 4, "p_holm": 0.0001, "verdict": "worse"}
+    line |= {"n": 4, "p_holm": 0.0001, "verdict": "worse", "against": "the whole"}
+    line |= {"seeds": 3, "seed_low": 0.15, "seed_high": 0.25}
     (said,) = comparisons.in_words(pd.DataFrame([line]), "mse")
-    assert said.startswith("w/o a: +0.200, worse: what the full model has") and "p < 0.001" in said
+    assert said == (
+        "w/o a: +0.200 against the whole, worse: what was changed is worth something (95 % interval +0.100 to "
+        "+0.300 over 4 patients, +0.150 to +0.250 over 3 seeds; p < 0.001)."
+    )
     (said,) = comparisons.in_words(pd.DataFrame([line | {"n": 1}]), "mse")
-    assert said == "w/o a: +0.200, one patient has no spread, so nothing follows."
+    assert said == "w/o a: +0.200 against the whole, one patient has no spread, so nothing follows."

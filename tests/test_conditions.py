@@ -22,14 +22,18 @@ def with_params(run, **changes):
 
 
 def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
-    paper = method("asign").Config(**method("asign").PROTOCOLS["3d"])
-    *_, note = conditions.reductions(
-        [with_params(run, overrides={"asign": {"heads": 2}}, training=Training())]
-    )
-    assert (
-        note
-        == f"asign, 3d: settings other than the paper's, which stand in brackets: heads 2 ({paper.heads})."
-    )
+    sgn = with_params(Run("2d", "toy", "sgn"), overrides={"sgn": {"layers": 9}}, training=Training())
+    *_, note = conditions.reductions([sgn])
+    paper = method("sgn").Config().layers
+    assert note == f"sgn, 2d: settings other than the paper's, which stand in brackets: layers 9 ({paper})."
+
+
+def test_what_a_default_adds_to_its_paper_is_listed(run):
+    *_, note = conditions.reductions([with_params(run, overrides={}, training=Training())])
+    assert note.startswith("asign, 3d: settings other than the paper's")
+    assert "known_train None (0.2)" in note and "kriging True (False)" in note and "epochs" not in note
+    flat = with_params(Run("2d", "toy", "asign"), overrides={}, training=Training())
+    assert conditions.reductions([flat])[-1].endswith("in brackets: depth True (False).")
 
 
 def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
@@ -44,8 +48,8 @@ def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
     )
 
 
-def test_nothing_is_said_where_nothing_differs(run):
-    plain = with_params(run, overrides={}, training=Training())
+def test_nothing_is_said_where_nothing_differs():
+    plain = with_params(Run("2d", "toy", "sgn"), overrides={}, training=Training())
     assert conditions.reductions([plain]) == ["Frozen features: `stain` (weight-free)."]
 
 

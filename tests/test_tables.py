@@ -59,7 +59,7 @@ def test_tables_share_their_runs():
         tables.runs_needed(tables.load_table(f"asign_table{number}"), "toy") for number in (3, 4, 6)
     )
     shared = {run.model for run in set(three) & set(four)}
-    assert {"controls", "asign", "asign@paper", "asign@no_cli"} == shared
+    assert {"controls", "asign", "asign@paper", "asign@no_cli", "asign@paper_no_cli"} == shared
     assert sum(run.model == "asign@no_cli" for run in six) == 3  # two rows, one run a seed
 
 

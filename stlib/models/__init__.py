@@ -49,12 +49,15 @@ class Method(nn.Module):
         Protocol -> fields of `Config` that it changes. A protocol that is absent does not fit the method.
     VARIANTS
         Name -> fields of `Config` that it changes: the ablations.
+    PAPER
+        Protocol -> fields of `Config` in which the default is not the paper's own model.
     """
 
     UNIT: ClassVar[str] = "spot"
     NEEDS: ClassVar[frozenset[str]] = frozenset()
     PROTOCOLS: ClassVar[dict[str, dict[str, Any]]] = {"2d": {}, "3d": {}}
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
+    PAPER: ClassVar[dict[str, dict[str, Any]]] = {}
     Config: ClassVar[type[Config]] = Config
 
     def __init__(self, config: Config, shape: Shape):

@@ -44,7 +44,8 @@ Differences of the default alone
    single section trains the network alone. The paper hides 80 % of all nodes at random.
 11. `residual`: the network predicts what differs from the mean of the known section.
 12. `kriging` and `readout`: two more predictions from the known section, beside network and propagation. The
-   labels that are propagated have less noise (`denoise`).
+   labels that are propagated have less noise (`denoise`). Without cross-layer imputation all of these go,
+   and the mean of the known section stays.
 13. `distance`: weights of cross-section edges fall with the distance of the registered spots, by a learned
    length.
 14. `earned`: the network's share in the mix starts low, so that it has to earn it. Shares and factors of
@@ -94,7 +95,7 @@ class ASIGNConfig(Config):
     distance: bool = True  # edges across sections weigh by it
     depth: bool = True  # batches weigh by it
     earned: bool = True  # the network's share in eq. 6 starts low
-    correlation: float = 1.0  # gamma_1, of all terms of Pearson correlation with labels
+    prediction: float = 1.0  # gamma_1, of all terms that hold predictions against labels
     pearson: float = 0.75  # lambda_s
     pearson_level: float = 0.5  # lambda_r, lambda_g
     consistency: float = 0.25  # lambda_1, lambda_2
@@ -103,9 +104,11 @@ class ASIGNConfig(Config):
     weight_decay: float = 1e-4
 
 
+ADDED = "residual", "denoise", "kriging", "readout", "distance", "earned"  # of ours, in 3d alone
+ACROSS = "cross_edges", "cross_layer", *ADDED  # what a single section has no use for
 # the paper's own 3D model: a share of all spots known in training, labels and edges as they are
-PAPER = dict.fromkeys(("residual", "denoise", "kriging", "readout", "distance", "depth", "earned"), False)
-PAPER |= {"known_train": 0.2}
+PAPER_3D = dict.fromkeys((*ADDED, "depth"), False) | {"known_train": 0.2}
+NO_CLI = PAPER_3D | {"cross_layer": False, "known_train": 0.0}
 SHARES = {"network": 1.0, "propagation": 2.0, "kriging": 3.0, "readout": 2.0}  # a of eq. 6, if `earned`
 LENGTH = 0.7  # pitches: where the learned length of edges across sections starts
 
@@ -176,21 +179,20 @@ class ASIGN(Method):
     NEEDS = frozenset(
         {"patch", "relative", "levels", "graph", "cross", "start", "denoised", "imputed", "readout"}
     )
-    PROTOCOLS = {
-        "2d": {"cross_edges": False, "cross_layer": False, "residual": False, "intra": 12},
-        "3d": {},
-    }
+    PROTOCOLS = {"2d": dict.fromkeys(ACROSS, False) | {"intra": 12}, "3d": {}}
+    PAPER = {"2d": {"depth": False}, "3d": PAPER_3D}
     VARIANTS = {
-        "paper": PAPER,
+        "paper": PAPER_3D,
         "no_cross_attention": {"cross_attention": False},  # Table II
         "no_gat": {"graph_attention": False},
         "no_gat_no_cross_attention": {"graph_attention": False, "cross_attention": False},
-        "known_10": PAPER | {"known_train": 0.1},  # Table III; `paper` knows 20 %
-        "known_30": PAPER | {"known_train": 0.3},
+        "known_10": PAPER_3D | {"known_train": 0.1},  # Table III; `paper` knows 20 %
+        "known_30": PAPER_3D | {"known_train": 0.3},
         "shown_25": {"known_test": 0.25},  # ours: share of the known section that is measured
         "shown_50": {"known_test": 0.5},
-        "no_cli": {"cross_layer": False},  # Table IV, 3D graph
-        "graph_2d": {"cross_layer": False, "cross_edges": False},  # Table IV, 2D graph
+        "paper_no_cli": NO_CLI,  # Table III, known 0 %; Table IV, 3D graph
+        "paper_graph_2d": NO_CLI | {"cross_edges": False},  # Table IV, 2D graph
+        "no_cli": {"cross_layer": False},  # ours: the mean of the known section stays
         "no_cross_edges": {"cross_edges": False},
         "no_network": {"network": False},  # ours
         "no_residual": {"residual": False},
@@ -202,8 +204,8 @@ class ASIGN(Method):
         "k_4_4": {"intra": 4, "cross": 4},  # Table S2
         "k_4_8": {"intra": 4, "cross": 8},
         "k_8_16": {"cross": 16},
-        "gamma_0.25_0.75": {"correlation": 0.25, "consistency": 0.75},
-        "gamma_0.75_0.25": {"correlation": 0.75},
+        "gamma_0.25_0.75": {"prediction": 0.25, "consistency": 0.75},
+        "gamma_0.75_0.25": {"prediction": 0.75},
         "consistency_0": {"consistency": 0.0},
         "consistency_0.5": {"consistency": 0.5},
     }
@@ -354,11 +356,11 @@ class ASIGN(Method):
         squares = (p_s - y_s) ** 2
         # a batch may lie in the known section alone
         error = squares.mean() if len(squares) else squares.sum()
-        loss = error + c.correlation * c.pearson * pearson_loss(p_s, y_s)
+        loss = c.prediction * (error + c.pearson * pearson_loss(p_s, y_s))  # eq. 7 and 9
         for level in LEVELS:
             p_l, y_l = out[level], batch[f"{level}_expression"]
             labelled = seen(y_l)
-            loss = loss + c.correlation * c.pearson_level * pearson_loss(p_l[labelled], y_l[labelled])
+            loss = loss + c.prediction * c.pearson_level * pearson_loss(p_l[labelled], y_l[labelled])
             loss = loss + c.consistency * pearson_loss(p_s, p_l[batch[f"{level}_parent"]][scored])
         return loss * batch.depth[scored].mean() / self.depth if c.depth and scored.any() else loss
 
