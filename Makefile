@@ -106,7 +106,7 @@ prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and 
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
-ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN buys, from the runs of its Tables II, III, IV, S2
+ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN buys, from the runs of its Tables II, III and IV
 	@cat results/$(DATASET)/ablations.md
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
 audit:  ## the control table from counts alone (DATASET=her2st)

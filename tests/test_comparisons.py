@@ -104,8 +104,8 @@ def test_words_follow_from_the_verdict():
     line |= {"seeds": 3, "seed_low": 0.15, "seed_high": 0.25}
     (said,) = comparisons.in_words(pd.DataFrame([line]), "mse")
     assert said == (
-        "w/o a: +0.200 against the whole, worse: what was changed is worth something (95 % interval +0.100 to "
-        "+0.300 over 4 patients, +0.150 to +0.250 over 3 seeds; p < 0.001)."
+        "w/o a: +0.200 against the whole, worse: what was changed is worth something (95 % interval "
+        "+0.100 to +0.300 over 4 patients, +0.150 to +0.250 over 3 seeds; p < 0.001)."
     )
     (said,) = comparisons.in_words(pd.DataFrame([line | {"n": 1}]), "mse")
     assert said == "w/o a: +0.200 against the whole, one patient has no spread, so nothing follows."

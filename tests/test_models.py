@@ -360,7 +360,7 @@ def test_imputation_of_the_default_by_hand(imputed):
     [
         ("no_distance", (4 + 2 * (3 * 2 + 6) / 4 + 3 * 8 + 2 * 12) / 8),
         ("no_denoise", (4 + 2 * (1 + 5) / 2 + 3 * 8 + 2 * 12) / 8),
-        ("no_kriging", (4 + 4 + 12) / 3),
+        ("no_kriging", (4 + 2 * 4 + 2 * 12) / 5),
         ("no_readout", (4 + 2 * 4 + 3 * 8) / 6),
     ],
 )
@@ -403,7 +403,9 @@ def test_mixing_and_weights_of_edges_learn_ten_times_faster():
     assert [len(group["params"]) > 0 for group in without] == [True, False]
 
 
-def test_a_batch_weighs_by_its_depth():
+@pytest.fixture
+def scored():
+    """Four spots of two regions, the first known, and what a network says of them."""
     torch.manual_seed(0)
     batch = Batch(
         num_nodes=4, known=torch.tensor([True, False, False, False]), expression=torch.randn(4, 3),
@@ -412,6 +414,28 @@ def test_a_batch_weighs_by_its_depth():
         region_parent=torch.tensor([0, 0, 1, 1]), global_parent=torch.zeros(4, dtype=torch.long),
     )  # fmt: skip
     out = {"expression": torch.randn(4, 3), "region": torch.randn(2, 3), "global": torch.randn(1, 3)}
+    return batch, out
+
+
+def test_gamma_1_weighs_all_that_looks_at_labels(scored):
+    batch, out = scored
+
+    def loss(**settings):
+        return tiny_asign("asign@no_depth", genes=3, consistency=0.0, **settings).loss(batch, out)
+
+    torch.testing.assert_close(loss(prediction=0.25), loss() / 4)
+    squares = ((out["expression"] - batch.expression)[1:] ** 2).mean()
+    torch.testing.assert_close(loss(pearson=0.0, pearson_level=0.0), squares)
+
+
+def test_without_imputation_the_papers_variant_trains_on_every_spot():
+    for name in ("asign@paper_no_cli", "asign@paper_graph_2d"):
+        config = configure(name, "3d")
+        assert (config.cross_layer, config.residual, config.known_train) == (False, False, 0.0)
+
+
+def test_a_batch_weighs_by_its_depth(scored):
+    batch, out = scored
     model, plain = tiny_asign("asign", genes=3), tiny_asign("asign@no_depth", genes=3)
     model.depth.fill_(400.0)
     torch.testing.assert_close(model.loss(batch, out), plain.loss(batch, out) * 200 / 400)
