@@ -28,11 +28,15 @@ display(show.settings(params))
 # %% [markdown]
 # ## Neighbours are aligned, and composed to the middle section
 #
-# A search over all rotations and shifts, of the slide and of its mirror image, gives the start; intensity
-# refines it, rigid to affine; a smooth field takes up what is left, if it predicts local shifts that it was
-# not fitted to. `overlap` is the IoU of the tissue masks, `similarity` the correlation of the smoothed
-# stain within both, `detail` the mean of their correlations in small windows, `information` their mutual
-# information (nats). A stage that makes things worse is refused.
+# In the route `robust` a search over all rotations and shifts, of the slide and of its mirror image, gives
+# the start; intensity refines it, rigid to affine; a smooth field takes up what is left, if it predicts
+# local shifts that it was not fitted to. The route `ants` is that of ASIGN's paper: XFeat matches give the
+# start, or that search where too few of them agree; ANTs refines it, rigid and affine, and its SyN takes up
+# what is left. In both, a stage that makes things worse is refused, and an alignment that is not proven is
+# not bent.
+#
+# `overlap` is the IoU of the tissue masks, `similarity` the correlation of the smoothed stain within both,
+# `detail` the mean of their correlations in small windows, `information` their mutual information (nats).
 
 # %%
 aligned = register_dataset(params)

@@ -41,9 +41,10 @@ display(drawn["table1"])
 # %% [markdown]
 # ## Patient by patient (figure 4 of ASIGN)
 #
-# The paper's figure does not say what a sample is; here it is a patient. Welch's test treats the patients
-# of two methods as different people, as the paper does; the paired test beside it does not, and is
-# corrected for the number of methods (Holm).
+# The paper's figure does not say what a sample is; here it is a patient. The stars are Welch's test, which
+# treats the patients of two methods as different people, as the paper does, and is not corrected. The paired
+# test, which does not, stands in `asign_figure4.csv` alone; it is corrected (Holm) for all other rows of its
+# protocol, setting and metric, the controls and the oracle among them.
 
 # %%
 patients = by_patient(table, p.dataset, scores)

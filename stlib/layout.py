@@ -149,14 +149,14 @@ def round_numbers(found: pd.DataFrame, decimals: int) -> pd.DataFrame:
 def what_a_constant_scores(table: Table, found: pd.DataFrame) -> str:
     """Say what the rows score that predict the same everywhere in a section: they look at no image."""
     sentences = []
-    for (protocol, label), row in found[found["constant"]].groupby(["protocol", "label"], sort=False):
+    for (place, label), row in found[found["constant"]].groupby([_places(found), "label"], sort=False):
         row = row.set_index("metric")["mean"]
         values = [
             f"{metrics.find(name).label} "
             + ("undefined" if np.isnan(row[name]) else fixed(row[name], table.decimals))
             for name in row.index
         ]
-        sentences.append(f"{label} ({protocol}): {'; '.join(values)}.")
+        sentences.append(f"{label} ({place}): {'; '.join(values)}.")
     if not sentences:
         return ""
     return (
@@ -166,10 +166,18 @@ def what_a_constant_scores(table: Table, found: pd.DataFrame) -> str:
     )
 
 
+def _places(found: pd.DataFrame) -> pd.Series:
+    """Name the section that each number stands in: its protocol, and its setting where the table has two."""
+    if found["setting"].nunique() == 1:
+        return found["protocol"]
+    return found["protocol"] + ", " + found["setting"]
+
+
 def remarks(table: Table, found: pd.DataFrame) -> list[str]:
     """Return what the numbers need to be read."""
-    said = []
-    for unit, group in found.groupby("unit", sort=False):
+    said, places = [], _places(found)
+    for (place, unit), group in found.groupby([places, "unit"], sort=False):
+        where = f" ({place})" if places.nunique() > 1 else ""
         n = sorted(group.loc[group["n"] > 0, "n"].unique())
         heads = "; ".join(dict.fromkeys(metrics.find(name).label for name in group["metric"]))
         for number in n:
@@ -178,7 +186,7 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
                 if number > 1
                 else "one has no spread, so none is given"
             )
-            said.append(f"{heads}: over {number} {unit}{'s' if number > 1 else ''}; {spread}.")
+            said.append(f"{heads}{where}: over {number} {unit}{'s' if number > 1 else ''}; {spread}.")
     if found["seed_sd"].notna().any():
         said.append(
             f"What is trained was trained {found['seeds'].max()} times; a patient's score is the mean over "
@@ -187,8 +195,7 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
     partly = found[(found["undefined"] > 0) & (found["undefined"] < 1)]
     for (label, name), row in partly.groupby(["label", "metric"], sort=False):
         share = ", ".join(
-            f"{value:.1%} ({protocol})"
-            for protocol, value in zip(row["protocol"], row["undefined"], strict=True)
+            f"{value:.1%} ({place})" for place, value in zip(places[row.index], row["undefined"], strict=True)
         )
         said.append(
             f"{label}: {share} of the correlations of {metrics.find(name).label} are undefined, one "

@@ -65,8 +65,27 @@ def slide_and_spots(params: Params, section: Section, values: np.ndarray, label:
     return figure
 
 
+def common_frame(stack: list[str], registrations: Mapping[str, Registration]) -> str:
+    """Return the section of a stack whose frame all maps lead to: proven, and aligned to none.
+
+    It is the middle one, or where that shows no tissue the nearest that does. Where no section does, none is
+    proven, and they lie as the middle one does.
+
+    Parameters
+    ----------
+    stack
+        Its sections, in cutting order.
+    registrations
+        From `stlib.registration`, by section.
+    """
+    unmoved = (name for name in stack if registrations[name].ok and not registrations[name].stages)
+    return next(unmoved, stack[len(stack) // 2])
+
+
 def alignment(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
-    """Draw each section of a stack over the middle one, as it lies and aligned, and all spots in one frame.
+    """Draw each section of a stack over that of the common frame, as it lies and aligned, and all spots.
+
+    What is not proven to be aligned says so.
 
     Parameters
     ----------
@@ -75,16 +94,16 @@ def alignment(params: Params, stack: list[str], registrations: Mapping[str, Regi
     stack
         Its sections, in cutting order.
     registrations
-        Section -> map to the middle one.
+        Section -> map to the common frame.
     """
     images, scales, um_per_px = {}, {}, {}
     for name in stack:
         with Slide(paths.slide_file(params.name, name)) as slide:
             images[name], scales[name] = slide.thumbnail(OVERLAY_UM)
             um_per_px[name] = slide.um_per_px
-    middle = stack[len(stack) // 2]
-    others = [name for name in stack if name != middle]
-    fixed, fixed_um = images[middle], scales[middle] * um_per_px[middle]  # um per px of the thumbnail
+    frame = common_frame(stack, registrations)
+    others = [name for name in stack if name != frame]
+    fixed, fixed_um = images[frame], scales[frame] * um_per_px[frame]  # um per px of the thumbnail
     width = min(DOUBLE_MM / (len(others) + 1), 46)
     height = 2 * (width * fixed.shape[0] / fixed.shape[1] + 5)
     figure, axes = plots.grid(2, len(others) + 1, width * (len(others) + 1), height)
@@ -93,12 +112,14 @@ def alignment(params: Params, stack: list[str], registrations: Mapping[str, Regi
         as_it_lies = rescale(np.eye(2, 3), 1 / (scales[name] * um_per_px[name]), 1 / fixed_um)
         before = warp(image, as_it_lies, fixed.shape[:2], fill=glass)
         after = registrations[name].warp(image, scales[name], fixed.shape[:2], fixed_um, fill=glass)
-        for ax, drawn, title in ((above, before, "as it lies"), (under, after, "aligned")):
+        proven = "aligned" if registrations[name].ok else "not proven"
+        for ax, drawn, title in ((above, before, "as it lies"), (under, after, proven)):
             plots.overlay(fixed, drawn, ax)
-            ax.set_title(f"{name} on {middle}, {title}")
+            ax.set_title(f"{name} on {frame}, {title}")
     sections = load_sections(params, stack)
     hues = plt.get_cmap("plasma")(np.linspace(0, 0.85, len(stack)))
-    for ax, title in zip(axes[:, -1], ("spots as they lie", "spots aligned"), strict=True):
+    proven = "spots aligned" if all(registrations[name].ok for name in stack) else "spots, not all proven"
+    for ax, title in zip(axes[:, -1], ("spots as they lie", proven), strict=True):
         for hue, (name, section) in zip(hues, sections.items(), strict=True):
             own = section.position * section.um_per_px
             places = own if ax is axes[0, -1] else registrations[name].to_um(section.position)
@@ -111,9 +132,10 @@ def alignment(params: Params, stack: list[str], registrations: Mapping[str, Regi
 
 
 def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
-    """Draw a patch of the middle section, and over it the outlines of each other section's spots, as mapped.
+    """Draw a patch of the common frame's section, and over it the outlines of each other section's spots.
 
-    The patch is the same in every panel: `PATCH_UM` wide, about the middle of the middle section's spots.
+    The patch is the same in every panel: `PATCH_UM` wide, about the middle of that section's own spots. What
+    is not proven to be aligned says so.
 
     Parameters
     ----------
@@ -122,16 +144,16 @@ def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[
     stack
         Its sections, in cutting order.
     registrations
-        Section -> map to the middle one.
+        Section -> map to the common frame.
     """
-    middle = stack[len(stack) // 2]
+    frame = common_frame(stack, registrations)
     sections = load_sections(params, stack)
-    centre = sections[middle].position.mean(0)  # px
-    with Slide(paths.slide_file(params.name, middle)) as slide:
+    centre = sections[frame].position.mean(0)  # px
+    with Slide(paths.slide_file(params.name, frame)) as slide:
         side = np.rint(PATCH_UM / slide.um_per_px).astype(int)
         corner = np.rint(centre - side / 2).astype(int)
         patch, um_per_px = slide.read(*corner, *side), slide.um_per_px
-    others = [name for name in stack if name != middle] or [middle]
+    others = [name for name in stack if name != frame] or [frame]
     width = min(DOUBLE_MM / len(others), 60)
     figure, (axes,) = plots.grid(1, len(others), width * len(others), width + 5)
     turn = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
@@ -144,5 +166,6 @@ def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[
         places = registrations[name].to_um(outline) - corner * um_per_px
         plots.picture(patch, um_per_px, ax)
         ax.add_collection(PolyCollection(places, facecolors="none", edgecolors="red", linewidths=0.8))
-        ax.set(xlim=(0, PATCH_UM), ylim=(PATCH_UM, 0), title=f"spots of {name} on {middle}")
+        doubt = "" if registrations[name].ok else ", not proven"
+        ax.set(xlim=(0, PATCH_UM), ylim=(PATCH_UM, 0), title=f"spots of {name} on {frame}{doubt}")
     return figure

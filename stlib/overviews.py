@@ -50,7 +50,8 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     """
     names = [name for name in SHOWN if name in set(patients["metric"])]
     keys = ["protocol", "setting", "metric", "label"]
-    drawn = patients.merge(tests[[*keys, "p_welch"]].rename(columns={"p_welch": "p"}), on=keys, how="left")
+    drawn = patients[patients["metric"].isin(names)]  # the unit of the others may be a fold
+    drawn = drawn.merge(tests[[*keys, "p_welch"]].rename(columns={"p_welch": "p"}), on=keys, how="left")
     figure, axes = _panels(drawn.drop_duplicates(keys), names)
     for ax, name in zip(axes, names, strict=True):
         charts.box_plot(drawn[drawn["metric"] == name], ax)

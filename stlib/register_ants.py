@@ -2,12 +2,13 @@
 
 XFeat (Potje et al., CVPR 2024) is kornia's; its weights are named in the params file, with their SHA-256.
 Without them, or with too few matches that agree, it declares failure and the search over rotations starts
-instead. ANTs is antspyx's, with the settings of antsRegistrationSyN as far as antspyx has them. The
-densities of `stlib.views` are compared, not grey values.
+instead. ANTs is antspyx's, with the settings of the script antsRegistrationSyN as far as antspyx has them:
+its linear stages step by 0.25 and not by 0.1, SyN has four scales and not five, and nothing is winsorised.
+The densities of `stlib.views` are compared, not grey values.
 
 ANTs gives equal output for equal input only with one thread and a fixed seed, which it reads from the
-environment when it is first imported; `_ants` sets both. Whoever imports ants before has his
-own settings.
+environment when it is first imported; `_ants` sets both, unless the user has set them. Whoever imports ants
+before has their own settings.
 """
 
 import os
@@ -37,6 +38,9 @@ KEYPOINTS = 4096  # as in ASIGN's code
 SIDE_PX = 1000  # of the images that are matched, longer side
 INLIER_UM = 50  # sections are not the same tissue; ASIGN's 3.5 px are about 25 um
 TRIALS = 2000
+LINEAR_STEPS = (1000, 500, 250, 100)  # per level, coarse to fine; tuples, antspyx ignores lists
+LINEAR_SHRINK = (12, 8, 4, 2)
+LINEAR_BLUR = (4, 3, 2, 1)  # px, before shrinking
 SYN_STEPS = (100, 70, 50, 20)  # per level, coarse to fine
 CC_RADIUS = 4  # px, of SyN's local correlation
 SYN_NODES_UM = 200  # between the nodes that keep SyN's field
@@ -54,7 +58,7 @@ def match(pair: Pair, weights: Matcher | None) -> None:
         return _without(pair, "no weights: registration.xfeat is not set in the params file")
     try:
         file = weights_file(weights)
-    except (OSError, ConnectionError) as error:
+    except OSError as error:
         return _without(pair, f"no weights: {error}")
     points = matches(pair.moving[2], pair.fixed[2], _state(file))
     matrix, inliers = agree(*points)
@@ -66,12 +70,14 @@ def refine(pair: Pair) -> None:
     """Propose ANTs' rigid and affine maps, by mutual information."""
     moving, fixed = pair.moving[1], pair.fixed[1]
     for kind in ("Rigid", "Affine"):
-        pair.propose(f"ants {kind.lower()}", linear(kind, pair.matrix, moving, fixed))
+        matrix, why = linear(kind, pair.matrix, moving, fixed)
+        pair.propose(f"ants {kind.lower()}", matrix, note=why)
 
 
 def bend(pair: Pair) -> None:
     """Propose SyN's displacement after the affine map, by local correlation."""
-    pair.propose("ants syn", pair.matrix, syn(pair.matrix, pair.moving[1], pair.fixed[1]))
+    field, why = syn(pair.matrix, pair.moving[1], pair.fixed[1])
+    pair.propose("ants syn", None if field is None else pair.matrix, field, note=why)
 
 
 def weights_file(weights: Matcher) -> Path:
@@ -135,8 +141,8 @@ def agree(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray | None, in
     return (None, 0) if inlier is None or not found else (found.params[:2], int(inlier.sum()))
 
 
-def linear(kind: str, matrix: np.ndarray, moving: View, fixed: View) -> np.ndarray | None:
-    """Return ANTs' ``Rigid`` or ``Affine`` map in um, starting from `matrix`; None if it finds none."""
+def linear(kind: str, matrix: np.ndarray, moving: View, fixed: View) -> tuple[np.ndarray | None, str]:
+    """Return ANTs' ``Rigid`` or ``Affine`` map in um, starting from `matrix`; or None, and why."""
     ants = _ants()
     with TemporaryDirectory() as folder:
         start = ants.create_ants_transform(
@@ -154,16 +160,19 @@ def linear(kind: str, matrix: np.ndarray, moving: View, fixed: View) -> np.ndarr
                 initial_transform=f"{folder}/start.mat",
                 outprefix=f"{folder}/",
                 aff_random_sampling_rate=0.25,
+                aff_iterations=LINEAR_STEPS,
+                aff_shrink_factors=LINEAR_SHRINK,
+                aff_smoothing_sigmas=LINEAR_BLUR,
             )
             end = ants.read_transform(found["fwdtransforms"][0])
-        except (RuntimeError, ValueError):  # the images part
-            return None
+        except (RuntimeError, ValueError) as error:  # e.g. the images part
+            return None, _first_line(error)
     turn, centre = end.parameters[:4].reshape(2, 2), end.fixed_parameters
-    return invert(np.column_stack([turn, end.parameters[4:] + centre - turn @ centre]))
+    return invert(np.column_stack([turn, end.parameters[4:] + centre - turn @ centre])), ""
 
 
-def syn(matrix: np.ndarray, moving: View, fixed: View) -> Field | None:
-    """Return SyN's displacement in the fixed frame, after `matrix`; None if it finds none."""
+def syn(matrix: np.ndarray, moving: View, fixed: View) -> tuple[Field | None, str]:
+    """Return SyN's displacement in the fixed frame, after `matrix`; or None, and why."""
     ants = _ants()
     moved = moving.onto(moving.density, matrix, fixed)
     with TemporaryDirectory() as folder:
@@ -182,10 +191,10 @@ def syn(matrix: np.ndarray, moving: View, fixed: View) -> Field | None:
                 )
             )
             shift = ants.image_read(found["fwdtransforms"][0]).numpy()  # (x, y, 2), um
-        except (RuntimeError, ValueError):
-            return None
+        except (RuntimeError, ValueError) as error:
+            return None, _first_line(error)
     every = np.maximum(np.rint(SYN_NODES_UM / fixed.um_per_px).astype(int), 1)
-    return _field(shift.swapaxes(0, 1), fixed, every)
+    return _field(shift.swapaxes(0, 1), fixed, every), ""
 
 
 def _field(shift: np.ndarray, view: View, every: np.ndarray) -> Field:
@@ -216,8 +225,12 @@ def _without(pair: Pair, why: str) -> None:
     pair.propose("xfeat", None, inliers=0, note=why)
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 def _ants() -> ModuleType:
-    """Import antspyx so that it repeats itself."""
+    """Import antspyx so that it repeats itself, unless the user has set the environment."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import ants

@@ -55,7 +55,9 @@ def welch(values: pd.Series, other: pd.Series) -> float:
 
 
 def paired(difference: pd.Series) -> float:
-    """Return the two-sided p of a t-test of differences within patients; NaN for fewer than two.
+    """Return the two-sided p of a t-test of differences within patients.
+
+    NaN for fewer than two, and where all are equal, be it to zero or not: without spread there is no test.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from made import numbers, predict
 
 from stlib import layout
 from stlib.predictions import Predictions
+from stlib.tables import Row
 
 
 def test_the_notes_of_the_declaration_come_before_those_of_the_caller(table, found):
@@ -48,3 +49,37 @@ def test_partly_undefined_correlations_are_reported(table):
 
     laid = layout.scores(table, numbers(table, load))
     assert "Good: 25.0% (2d) of the correlations of PCC per gene are undefined" in " ".join(laid.remarks)
+
+
+def test_one_label_under_two_settings_is_told_apart(table):
+    twice = table.model_copy(
+        update={"rows": [*table.rows, Row(label="Mean", model="mean", protocol="2d", setting="published")]}
+    )
+
+    def load(run):
+        both = predict(run)
+        flat = both.prediction.copy()
+        flat[:3, 0] = flat[0, 0]
+        return both if run.model == "mean" else Predictions(flat, both.truth, both.genes, both.obs)
+
+    laid = layout.scores(twice, numbers(twice, load))
+    constant = laid.remarks[0]
+    assert "Mean (2d, strict): PCC per gene undefined" in constant
+    assert "Mean (2d, published): PCC per gene undefined" in constant
+    under = " ".join(laid.remarks)
+    assert "PCC per gene; MSE (2d, published): over 2 patients" in under
+    assert "Good: 25.0% (2d, strict) of the correlations" in under
+
+
+def test_the_number_of_patients_is_said_of_each_protocol(table):
+    def load(run):
+        both = predict(run)
+        if run.protocol == "2d":
+            return both
+        return Predictions(both.prediction[:3], both.truth[:3], both.genes, both.obs[:3])
+
+    said = layout.remarks(table, numbers(table, load))
+    assert said[0].startswith("PCC per gene; MSE (2d): over 2 patients; ±")
+    assert said[1].startswith("PCC per gene; MSE (3d): over 1 patient; one has no spread")
+    flat = table.model_copy(update={"rows": [row for row in table.rows if row.protocol == "2d"]})
+    assert layout.remarks(flat, numbers(flat))[0].startswith("PCC per gene; MSE: over 2 patients; ±")

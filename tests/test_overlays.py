@@ -1,5 +1,6 @@
 """Slides and spots: what stands where; how it looks is seen by eye."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -8,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from stlib import overlays
-from stlib.alignment import Registration
+from stlib.alignment import Registration, Score, Stage
 from stlib.sections import Section
 
 PARAMS = SimpleNamespace(name="toy", spot=SimpleNamespace(pitch_um=200, size_um=100))
@@ -57,7 +58,8 @@ def maps(monkeypatch):
     sections = {name: section_at(name) for name in ("S1", "S2", "S3")}
     monkeypatch.setattr(overlays, "Slide", FakeSlide)
     monkeypatch.setattr(overlays, "load_sections", lambda params, names: sections)
-    back = Registration(np.array([[1.0, 0, -8 * 16], [0, 1, 0]]), np.ones(2))
+    rigid = Stage("rigid", Score(), Score(), True)
+    back = Registration(np.array([[1.0, 0, -8 * 16], [0, 1, 0]]), np.ones(2), (rigid,))
     return {"S1": back, "S2": Registration(np.eye(2, 3), np.ones(2)), "S3": back}
 
 
@@ -80,6 +82,22 @@ def test_spots_are_drawn_where_they_lie_on_the_neighbour(maps):
     assert (low + high) / 2 == pytest.approx([600 - 128, 600]) and high - low == pytest.approx(
         [100, 100], abs=0.5
     )
+
+
+def test_the_frame_is_that_of_the_registration_where_the_middle_slide_is_blank(maps):
+    """As `register_stack` leaves it: the middle one is put down as it lies, the first one takes its place."""
+    maps |= {"S1": maps["S2"], "S2": replace(maps["S2"], ok=False, message="it shows no tissue")}
+    stack = ["S1", "S2", "S3"]
+    assert overlays.common_frame(stack, maps) == "S1"
+    titles = [ax.get_title() for ax in overlays.alignment(PARAMS, stack, maps).axes]
+    assert titles == [
+        "S2 on S1, as it lies", "S3 on S1, as it lies", "spots as they lie",
+        "S2 on S1, not proven", "S3 on S1, aligned", "spots, not all proven",
+    ]  # fmt: skip
+    titles = [ax.get_title() for ax in overlays.spots_on_neighbour(PARAMS, stack, maps).axes]
+    assert titles == ["spots of S2 on S1, not proven", "spots of S3 on S1"]
+    blank = dict.fromkeys(stack, maps["S2"])
+    assert overlays.common_frame(stack, blank) == "S2"
 
 
 def test_a_slide_and_its_spots(monkeypatch):

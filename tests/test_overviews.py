@@ -5,6 +5,7 @@ import pandas as pd
 from made import predict
 
 from stlib import comparisons, overviews, scores
+from stlib.tables import Column
 
 NAN = float("nan")
 
@@ -37,6 +38,17 @@ def test_boxes_say_what_a_dot_is_and_what_was_tested(table):
     one = overviews.patient_boxes(alone, comparisons.against(alone, "stnet"))
     assert "2d: 1 patient, 3d: 1 patient)" in one.get_supxlabel()
     assert "one patient allows no test" in one.get_supxlabel()
+
+
+def test_a_fold_of_a_pooled_metric_is_no_patient(table):
+    pooled = Column(metric="pcc_per_gene_pooled")
+    wider = table.model_copy(update={"metrics": [*table.metrics, pooled]})
+    patients = scores.by_patient(wider, "toy", scores.patient_scores(wider, "toy", predict))
+    assert set(patients["unit"]) == {"A", "B", "f"}  # two patients, one fold
+    for units, numbers in (("ABf", "2d: 2 patients, 3d: 2 patients"), ("Af", "2d: 1 patient, 3d: 1 patient")):
+        some = patients[patients["unit"].isin([*units])]
+        said = overviews.patient_boxes(some, comparisons.against(some, "stnet")).get_supxlabel()
+        assert f"({numbers})" in said and ("one patient allows no test" in said) == ("B" not in units)
 
 
 def test_an_ablation_of_two_tables_is_drawn_once():

@@ -1,6 +1,7 @@
 """The paper's route, really run: XFeat with made weights, ANTs on small images."""
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -90,11 +91,42 @@ def test_ants_refines_a_rigid_start_and_repeats_itself():
     true = rigid(12, (60, 30))
     moving, fixed = views(np.eye(2, 3), 1), views(true, 2)
     start = rigid(9, (90, 20))
-    found = [register_ants.linear("Rigid", start, moving[2], fixed[2]) for _ in range(2)]
+    found = [register_ants.linear("Rigid", start, moving[2], fixed[2])[0] for _ in range(2)]
     assert error(start, true) > 35 and error(found[0], true) < 8
     assert np.array_equal(*found)
-    stretched = register_ants.linear("Affine", start @ np.diag([1.03, 0.98, 1]), moving[2], fixed[2])
+    stretched, _ = register_ants.linear("Affine", start @ np.diag([1.03, 0.98, 1]), moving[2], fixed[2])
     assert error(stretched, true) < 12
+
+
+def test_the_linear_stages_run_with_the_settings_of_the_script(monkeypatch):
+    import ants
+
+    inner, given = sys.modules[ants.registration.__module__], []
+    process = inner.process_arguments
+    monkeypatch.setattr(inner, "process_arguments", lambda args: given.append(args) or process(args))
+    one = views(np.eye(2, 3))
+    register_ants.refine(Pair(one, one))
+    for args, kind in zip(given, ("Rigid", "Affine"), strict=True):
+        told = dict(zip(args, args[1:], strict=False))  # flag -> value
+        assert told["--transform"].startswith(kind) and told["--metric"].startswith("mattes")
+        assert told["--convergence"] == "1000x500x250x100"
+        assert told["--shrink-factors"] == "12x8x4x2" and told["--smoothing-sigmas"] == "4x3x2x1"
+
+
+def test_what_ants_says_when_it_gives_up_stands_in_the_note(monkeypatch):
+    import ants
+
+    def registration(*_, type_of_transform, **__):
+        raise RuntimeError(f"{type_of_transform} failed with error code 1\nand a trace")
+
+    monkeypatch.setattr(ants, "registration", registration)
+    one = views(np.eye(2, 3))
+    pair = Pair(one, one)
+    register_ants.refine(pair)
+    register_ants.bend(pair)
+    said = [f"{kind} failed with error code 1" for kind in ("Rigid", "Affine", "SyNOnly")]
+    assert [stage.note for stage in pair.stages] == said
+    assert not pair.aligned and all(stage.after.total == 0 for stage in pair.stages)
 
 
 def test_syn_bends_towards_the_truth_and_repeats_itself():
@@ -104,7 +136,7 @@ def test_syn_bends_towards_the_truth_and_repeats_itself():
     true = Field(np.full(2, -300.0), 600.0, np.random.default_rng(3).normal(0, 50, (6, 6, 2)))
     moved = fixed.pulled(fixed.density.astype(float), true)
     moving = View(fixed.um_per_px, fixed.mask, moved.astype(np.float32))
-    one, two = (register_ants.syn(np.eye(2, 3), moving, fixed) for _ in range(2))
+    one, two = (register_ants.syn(np.eye(2, 3), moving, fixed)[0] for _ in range(2))
     inner = fixed.places[20:-20, 20:-20]
     left = np.linalg.norm(one.forward(inner) - true.forward(inner), axis=-1)
     assert np.median(left) < 0.6 * np.median(np.linalg.norm(inner - true.forward(inner), axis=-1))

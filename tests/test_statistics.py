@@ -35,9 +35,8 @@ def test_a_paired_test_sees_what_is_the_same_in_every_patient():
     values = pd.Series([0.1, 0.5, 0.9])
     better = values + pd.Series([0.05, 0.06, 0.07])
     assert statistics.paired(better - values) < 0.01 < 0.5 < statistics.welch(better, values)
-    assert np.isnan(statistics.paired(pd.Series([0.3]))) and np.isnan(
-        statistics.paired(pd.Series([0.0, 0.0]))
-    )
+    for without_spread in ([0.3], [0.0, 0.0], [0.3, 0.3]):
+        assert np.isnan(statistics.paired(pd.Series(without_spread)))
 
 
 def test_holm_corrects_for_the_tests_that_were_made():
