@@ -83,7 +83,7 @@ def test_a_method_has_its_own_settings_without_its_weights():
 
 
 def test_a_batch_is_connected_and_has_patches_of_the_wanted_size(toy):
-    row = CostRow(label="BLEEP", model="histogene", protocol="2d", patch_px=40)
+    row = CostRow(label="HisToGene", model="histogene", protocol="2d", patch_px=40)
     found = Bench(toy, row, "cpu")
     batch = found.batch(6)
     assert batch.patch.shape == (6, 3, 40, 40) and batch.expression.shape == (6, toy.panel.size)
