@@ -68,8 +68,3 @@ def test_the_layout_marks_what_lies_on_a_line(table, toy):
 def test_each_line_is_printed(table, toy):
     first, *_ = cost.lines(table, toy, MEASURED)
     assert first == "A: forward_gflop = 1 + 2 n, measured values within 0.0%"
-
-
-@pytest.mark.parametrize("name", tables.names("costs"))
-def test_declared_costs_have_a_name(name):
-    assert {column.metric for column in tables.load_costs(name).metrics} <= set(cost.NAMES)
