@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from stlib import cost, tables
+from stlib.params import load_params
 from stlib.render import markdown
 
 MEASURED = pd.DataFrame(
@@ -68,3 +69,10 @@ def test_the_layout_marks_what_lies_on_a_line(table, toy):
 def test_each_line_is_printed(table, toy):
     first, *_ = cost.lines(table, toy, MEASURED)
     assert first == "A: forward_gflop = 1 + 2 n, measured values within 0.0%"
+
+
+@pytest.mark.parametrize("name", tables.names("costs"))
+def test_a_reported_epoch_stands_beside_whole_datasets_alone(name):
+    sections = {"HER2": 36}
+    for ours, theirs in tables.load_costs(name).reported_dataset.items():
+        assert len(load_params(ours).with_slide) == sections[theirs]
