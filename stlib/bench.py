@@ -28,10 +28,10 @@ from stlib.batch import Batch, subset
 from stlib.feed import Feed
 from stlib.models import Config, Method, build, configure, method
 from stlib.params import Params
-from stlib.sections import Section, load_sections
-from stlib.splits import Fold, folds
+from stlib.sections import load_sections
+from stlib.splits import folds
 from stlib.tables import CostRow
-from stlib.train import panel_of
+from stlib.train import FED, panel_of
 
 SMALL = (2, 4, 8)  # locations in the steps that a CPU takes
 MOST_GFLOP = 100.0  # of a step that a CPU takes as it is
@@ -113,14 +113,8 @@ def papers_own(name: str, protocol: str) -> Config:
     return replace(config, **changes)
 
 
-def first_cuts(sections: dict[str, Section], fold: Fold) -> list[str]:
-    """Return the first section of each patient that a fold trains on: it plays the known one."""
-    ordered = sorted(fold.train, key=lambda name: sections[name].layer, reverse=True)
-    return list({sections[name].patient: name for name in ordered}.values())
-
-
 class Bench:
-    """A model on a device, and locations to train it on.
+    """A model on a device, and locations to train it on: those of a fold's final training, fed as there.
 
     Parameters
     ----------
@@ -134,29 +128,33 @@ class Bench:
     Attributes
     ----------
     train_spots
-        Locations of one epoch.
+        Locations of one epoch, those of the validation patient among them.
     """
 
     def __init__(self, params: Params, row: CostRow, device: str):
         kind, config = method(row.model), papers_own(row.model, row.protocol)
         fold = folds(params, row.protocol)[0]
-        sections = load_sections(params, list(dict.fromkeys((*fold.train, *fold.panel))))
-        self.train_spots = sum(len(sections[name]) for name in fold.train)
+        trained = fold.train + fold.validation  # as the final training of `stlib.train.train_fold`
+        sections = load_sections(params, list(dict.fromkeys((*trained, *fold.panel))))
+        self.train_spots = sum(len(sections[name]) for name in trained)
+        fed = {name: getattr(config, name) for name in FED}
+        fed["batch_size"] = self.train_spots  # whole sections and stacks; `batch` takes a part
         feed = Feed(
             params,
-            {name: sections[name] for name in fold.train},
+            {name: sections[name] for name in trained},
             panel_of(params, fold, sections),
             unit=kind.UNIT,
             needs=kind.needs(config) - {"patch"},
             protocol=row.protocol,
-            batch_size=self.train_spots,
+            measured=fold.known,
+            **fed,
         )
-        batches = list(feed.whole(fold.train, known=first_cuts(sections, fold)))
         torch.manual_seed(0)
         self.model: Method = build(row.model, config, feed.shape)
-        self.model.prepare(batches)
+        self.model.prepare(feed.whole(trained))
         self.model.train().to(device, memory_format=torch.channels_last)
         self.optimiser = self.model.optimiser()
+        batches = feed.training(trained, torch.Generator().manual_seed(0))
         self._largest = max(batches, key=lambda batch: len(batch.row))
         self._patch_px = row.patch_px if "patch" in kind.needs(config) else 0
         self._device = device
@@ -174,7 +172,7 @@ class Bench:
                 f"a step of {n} locations needs a section or stack with as many, found {len(whole.row)}; "
                 "lower `batch` in the table"
             )
-        place = (whole.registered if "registered" in whole else whole.position).double()
+        place = (whole.registered if "registered" in whole else whole.position).double().nan_to_num()
         distance = (place - place.mean(0)).norm(dim=1)
         part = subset(whole, distance.argsort()[:n].sort().values)
         if self._patch_px:

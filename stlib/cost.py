@@ -15,17 +15,9 @@ from stlib.bench import Bench
 from stlib.layout import Block, Cell, Layout, fixed, round_numbers, sources
 from stlib.params import Params
 from stlib.scores import published, reported
-from stlib.tables import CostRow, Costs
+from stlib.tables import COSTS, CostRow, Costs
 
 LINED = ("forward_gflop", "step_gflop", "peak_gb", "update_gb", "step_s")
-NAMES = {
-    "parameters_m": "parameters, M",
-    "forward_gflop": "GFLOP, forward",
-    "step_gflop": "GFLOP, step",
-    "peak_gb": "memory, GB",
-    "step_s": "s, step",
-    "epoch_s": "s, epoch",
-}
 
 
 def measure(table: Costs, params: Params) -> pd.DataFrame:
@@ -77,7 +69,7 @@ def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index `row`; the columns `NAMES` and `extrapolated`.
+        Index `row`; the columns `COSTS` and `extrapolated`.
     """
     lined = fit(measured).assign(value=lambda line: line["start"] + line["slope"] * batch)
     lined = lined.pivot(index="row", columns="metric", values="value")
@@ -86,7 +78,7 @@ def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
     found.update(lined)
     found["peak_gb"] = found[["peak_gb", "update_gb"]].max(axis=1)
     found["epoch_s"] = found["step_s"] * found["epoch_steps"]
-    return found[[*NAMES, "extrapolated"]]
+    return found[[*COSTS, "extrapolated"]]
 
 
 def frame(table: Costs, params: Params, measured: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +123,7 @@ def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
         column.metric: found.loc[found["metric"] == column.metric, "reported"].notna().any()
         for column in table.metrics
     }
-    heads = [(NAMES[name], part) for name, said in shown.items() for part in ["ours", "reported"][: 1 + said]]
+    heads = [(COSTS[name], part) for name, said in shown.items() for part in ["ours", "reported"][: 1 + said]]
     lines = []
     for label, row in found.groupby("label", sort=False):
         line, cells = row.set_index("metric"), []

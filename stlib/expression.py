@@ -18,8 +18,8 @@ def common_genes(sections: Iterable[Section]) -> list[str]:
 def top_mean_panel(sections: Iterable[Section], size: int) -> list[str]:
     """Return the `size` genes of the highest mean raw count, in descending order.
 
-    The mean is taken over the spots of each section, then over sections without weights (ASIGN, A1: "highest
-    mean expression"; its released order of steps).
+    The mean is taken over the spots of each section, then over sections without weights (ASIGN, section IV:
+    "the highest average expression"; the order of steps is that of ASIGN's released code).
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def circle_overlap(distance: np.ndarray, r1: np.ndarray | float, r2: np.ndarray 
 
 
 def contours(position: np.ndarray, radius: float, points: int = 100) -> np.ndarray:
-    """Draw the circle around each position as a polygon, before it is registered (ASIGN, A2.2).
+    """Draw the circle around each position as a polygon, before it is registered (ASIGN, appendix D).
 
     The paper's contour has 100 points of which the last repeats the first, so 99 corners. The released code
     cuts them to whole pixels, which takes 1.2 % of the area; here they stay as they are.

@@ -3,9 +3,9 @@
 Sections tens of um apart share their outline and their architecture, not their cells, so feature matchers
 find few true pairs. In the route ``robust`` outline and stain density lead: a search over all rotations and
 shifts of the slide and of its mirror image, then rigid, similarity and affine refinement, then a smooth
-field. The route ``ants`` is that of ASIGN's paper: XFeat matches, then ANTs rigid, affine and SyN (its
-released code uses the affine part alone, A2.3). Each stage is scored before and after, and one that makes
-things worse is refused.
+field. The route ``ants`` is that of ASIGN's paper (section III.B, appendix D): XFeat matches, then ANTs
+rigid, affine and SyN (ASIGN's released code uses the affine part alone). Each stage is scored before and
+after, and one that makes things worse is refused.
 
 An alignment that another rotation or the mirror image nearly equals is not proven: it says so (``ok=False``).
 A section that is not proven is no bridge for others: they are aligned to the next proven one.

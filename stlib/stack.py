@@ -1,4 +1,4 @@
-"""Neighbours across the sections of a stack: registered spots that overlap and look alike (ASIGN, A2.2).
+"""Neighbours across the sections of a stack: registered spots that overlap and look alike (ASIGN, III.B).
 
 All functions speak the words of `stlib.graph`; what is compared is near by registration, so no N x N array is
 ever made. Edges within a section and across sections are told apart by a mask, never by their weight.
@@ -178,8 +178,8 @@ def stack_graph(
 ) -> StackGraph:
     """Join the spots of a stack within and across its sections, and say which edge is which.
 
-    ASIGN, A2.2 step 5: `intra` = 8 nearest of the same section, `cross` = 12 of each other one. The released
-    code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it.
+    ASIGN, section IV: `intra` = 8 nearest of the same section, `cross` = 12 of other ones, here of each. The
+    released code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it.
 
     Parameters
     ----------

@@ -6,6 +6,8 @@ costs (``kind: costs``) is measured by `stlib.cost`. What stands where is `stlib
 `stlib.render`.
 """
 
+import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +20,14 @@ from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
 SHARED = "controls"  # the run that all models without training share
 
 KINDS = ("scores", "costs")
+COSTS = {  # what is measured of a step -> its name in the table
+    "parameters_m": "parameters, M",
+    "forward_gflop": "GFLOP, forward",
+    "step_gflop": "GFLOP, step",
+    "peak_gb": "memory, GB",
+    "step_s": "s, step",
+    "epoch_s": "s, epoch",
+}
 ABLATIONS = ("asign_table2", "asign_table3", "asign_table4")  # read together by 07_ablations
 
 
@@ -146,7 +156,9 @@ def _content(name: str) -> dict[str, Any]:
 def load_costs(name: str) -> Costs:
     """Read `tables/<name>.yaml`, a table of costs; the errors are those of `load_table`."""
     table = parse(Costs, _content(name), f"tables/{name}.yaml")
-    _once(table)
+    _check(table, [row.label for row in table.rows], [name for row in table.rows for name in row.absent])
+    metrics = [column.metric for column in table.metrics]
+    _known(table, "a column names metric", metrics, COSTS, "measured cost")
     return table
 
 
@@ -158,32 +170,52 @@ def load_table(name: str) -> Table:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a key is unknown, missing or of another type, or two rows could not be told apart.
+        If a key is unknown, missing or of another type, a dataset is unknown, or two rows or columns could
+        not be told apart.
     """
     table = parse(Table, _content(name), f"tables/{name}.yaml")
-    _once(table)
-    datasets = [path.stem for path in paths.PARAMS.glob("*.yaml")]
-    for dataset in {name for row in table.rows for name in (*row.datasets, *row.absent)} - set(datasets):
-        raise ValueError(
-            f"tables/{name}.yaml: a row names dataset '{dataset}', which is no file in params/ "
-            f"(nearest: {nearest(dataset, datasets)})"
-        )
-    keys = [(row.label, row.protocol, row.setting) for row in table.rows]
-    for label, protocol, setting in {key for key in keys if keys.count(key) > 1}:
-        raise ValueError(
-            f"tables/{name}.yaml: rows of one protocol and setting need different labels, found "
-            f"'{label}' twice ({protocol}, {setting})"
-        )
+    rows = [f"{row.label}, {row.protocol}, {row.setting}" for row in table.rows]
+    _check(table, rows, [name for row in table.rows for name in (*row.datasets, *row.absent)])
     return table
 
 
-def _once(table: Declared) -> None:
-    """Refuse a metric that is two columns."""
-    shown = [column.metric for column in table.metrics]
-    for metric in {name for name in shown if shown.count(name) > 1}:
+def _check(table: Declared, rows: list[str], named: list[str]) -> None:
+    """Refuse unknown datasets, and columns or rows that could not be told apart.
+
+    Parameters
+    ----------
+    table
+        Of either kind.
+    rows
+        What tells its rows apart.
+    named
+        Datasets that its rows name.
+    """
+    ours = [path.stem for path in paths.PARAMS.glob("*.yaml")]
+    with open(paths.TABLES / "reported.csv", newline="") as file:
+        papers = {line["dataset"] for line in csv.DictReader(file)}
+    _known(table, "a row names dataset", named, ours, "file in params/")
+    _known(table, "reported_dataset names dataset", table.reported_dataset, ours, "file in params/")
+    reported = table.reported_dataset.values()
+    _known(table, "reported_dataset names the papers'", reported, papers, "dataset of tables/reported.csv")
+    _once(table, "a metric is one column", [column.metric for column in table.metrics])
+    _once(table, "rows that stand together need different labels", rows)
+
+
+def _known(table: Declared, says: str, found: Iterable[str], known: Iterable[str], kind: str) -> None:
+    """Refuse a name that is not known."""
+    for name in sorted(set(found) - set(known)):
         raise ValueError(
-            f"tables/{table.name}.yaml: a metric is one column, found '{metric}' {shown.count(metric)} "
-            "times; remove one"
+            f"tables/{table.name}.yaml: {says} '{name}', which is no {kind} (nearest: {nearest(name, known)})"
+        )
+
+
+def _once(table: Declared, needs: str, found: list[str]) -> None:
+    """Refuse a name that is there twice."""
+    for name in sorted({name for name in found if found.count(name) > 1}):
+        raise ValueError(
+            f"tables/{table.name}.yaml: {needs}, found '{name}' {found.count(name)} times; remove or "
+            "rename one"
         )
 
 

@@ -8,7 +8,9 @@ from torch import nn
 
 from stlib import bench
 from stlib.bench import Allocated, Bench
+from stlib.splits import folds
 from stlib.tables import CostRow
+from stlib.train import config_of
 
 
 def test_bytes_are_those_of_the_tensors_alive():
@@ -81,10 +83,31 @@ def test_a_method_has_its_own_settings_without_its_weights():
 
 
 def test_a_batch_is_connected_and_has_patches_of_the_wanted_size(toy):
-    row = CostRow(label="BLEEP", model="histogene", protocol="2d", patch_px=40)
+    row = CostRow(label="HisToGene", model="histogene", protocol="2d", patch_px=40)
     found = Bench(toy, row, "cpu")
     batch = found.batch(6)
     assert batch.patch.shape == (6, 3, 40, 40) and batch.expression.shape == (6, toy.panel.size)
     assert batch.section.unique().numel() == 1 and batch.position.std(0).max() < 200
     with pytest.raises(ValueError, match="a step of 999 locations needs .* found"):
         found.batch(999)
+
+
+@pytest.mark.parametrize("protocol", ["2d", "3d"])
+def test_an_epoch_is_one_of_the_final_training(toy, toy_sections, protocol):
+    fold = folds(toy, protocol)[0]
+    row = CostRow(label="SGN", model="sgn", protocol=protocol)
+    wanted = [len(toy_sections[name]) for name in fold.train + fold.validation]
+    assert fold.validation and Bench(toy, row, "cpu").train_spots == sum(wanted)
+
+
+def test_a_method_is_fed_as_in_its_training(toy, monkeypatch):
+    monkeypatch.setattr(bench, "papers_own", lambda *name: config_of(toy, *name))  # small networks
+    few, many = (
+        Bench(toy, CostRow(label=model, model=model, protocol="3d"), "cpu").batch(90)
+        for model in ("asign@k_4_4", "asign@paper")
+    )
+    assert (~few.across).sum() < (~many.across).sum() and few.across.sum() < many.across.sum()
+    played = few.section[few.known].unique()  # one section, the whole of it
+    assert played.numel() == 1 and (few.known == (few.section == played)).all()
+    assert many.section[many.known].unique().numel() > 1  # 20 % of all
+    assert 0.05 < many.known.float().mean() < 0.4

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from stlib import cost, tables
+from stlib.params import load_params
 from stlib.render import markdown
 
 MEASURED = pd.DataFrame(
@@ -71,5 +72,7 @@ def test_each_line_is_printed(table, toy):
 
 
 @pytest.mark.parametrize("name", tables.names("costs"))
-def test_declared_costs_have_a_name(name):
-    assert {column.metric for column in tables.load_costs(name).metrics} <= set(cost.NAMES)
+def test_a_reported_epoch_stands_beside_whole_datasets_alone(name):
+    sections = {"HER2": 36}
+    for ours, theirs in tables.load_costs(name).reported_dataset.items():
+        assert len(load_params(ours).with_slide) == sections[theirs]

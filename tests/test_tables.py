@@ -86,7 +86,7 @@ def test_the_reported_numbers_are_all_there_once():
         ("caption:", "captoin:", r"tables/small.yaml: .*unknown key 'captoin' \(nearest: 'caption'\)"),
         ("role: control", "rolle: control", r"unknown key 'rows.0.rolle'"),
         ("decimals: 3", "decimals: three", r"decimals: .*found 'three'"),
-        ("label: Ridge", "label: Mean", "different labels, found 'Mean' twice"),
+        ("label: Ridge", "label: Mean", "different labels, found 'Mean, 2d, strict' 2 times"),
         ("metric: mse", "metric: pcc_per_gene", "found 'pcc_per_gene' 2 times"),
         ("title: a table for tests\n", "", "key 'title' is missing"),
         (
@@ -94,12 +94,48 @@ def test_the_reported_numbers_are_all_there_once():
             "title: a\nkind: cost",
             "kind is one of .*'scores', 'costs'.*found 'cost'",
         ),
+        ("{toy: HER2}", "{toi: HER2}", "reported_dataset names dataset 'toi', .*params/ .nearest: 'toy'"),
+        ("{toy: HER2}", "{toy: HER}", "the papers' 'HER', .*reported.csv .nearest: 'HER2'"),
+        ("datasets: [toy]", "datasets: [tow]", "a row names dataset 'tow', .*params/ .nearest: 'toy'"),
     ],
 )
 def test_a_wrong_declaration_is_refused(folder, old, new, message):
     (folder / "small.yaml").write_text(YAML.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
         tables.load_table("small")
+
+
+COSTS = """
+kind: costs
+title: a table for tests
+caption: What a step takes.
+decimals: 2
+batch: 8
+metrics: [{metric: step_s}, {metric: epoch_s, reported: runtime_s_per_epoch}]
+reported_dataset: {toy: HER2}
+rows:
+  - {label: 32 px, model: asign, protocol: 3d, patch_px: 32}
+  - {label: 64 px, model: stnet, protocol: 2d, patch_px: 64, absent: {toy: "it is small"}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("metric: step_s", "metric: stepp_s", "names metric 'stepp_s', .*measured cost .nearest: 'step_s'"),
+        ("metric: step_s", "metric: epoch_s", "found 'epoch_s' 2 times"),
+        ("64 px", "32 px", "different labels, found '32 px' 2 times"),
+        ("{toy: HER2}", "{toi: HER2}", "reported_dataset names dataset 'toi', .*params/ .nearest: 'toy'"),
+        ("{toy: HER2}", "{toy: HER}", "the papers' 'HER', .*reported.csv .nearest: 'HER2'"),
+        ("absent: {toy", "absent: {tow", "a row names dataset 'tow', .*params/ .nearest: 'toy'"),
+    ],
+)
+def test_a_wrong_declaration_of_costs_is_refused(folder, old, new, message):
+    (folder / "costly.yaml").write_text(COSTS)
+    tables.load_costs("costly")
+    (folder / "costly.yaml").write_text(COSTS.replace(old, new, 1))
+    with pytest.raises(ValueError, match=f"tables/costly.yaml: .*{message}"):
+        tables.load_costs("costly")
 
 
 def test_a_missing_table_names_the_nearest(folder):
@@ -143,12 +179,6 @@ def test_what_a_dataset_does_not_allow_is_said(table):
     assert [one.label for one in tables.rows_for(changed, "toy")] == ["Bad", "Overlap"]
 
 
-def test_a_row_of_an_unknown_dataset_is_refused(folder):
-    (folder / "small.yaml").write_text(YAML.replace("datasets: [toy]", "datasets: [tow]"))
-    with pytest.raises(ValueError, match="a row names dataset 'tow', .* .nearest: 'toy'"):
-        tables.load_table("small")
-
-
 def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)
@@ -165,10 +195,7 @@ def test_the_fragment_has_a_target_with_help_and_the_runs_of_each_dataset(folder
 
 
 def test_a_table_of_costs_has_a_target_and_no_runs(folder):
-    lines = YAML.splitlines()
-    text = "\n".join([*lines[:4], "kind: costs", "batch: 8", *lines[5:7], "rows:"])
-    row = "  - {label: 32 px, model: asign, protocol: 3d, patch_px: 32}"
-    (folder / "dear_one.yaml").write_text(f"{text}\n{row}\n")
+    (folder / "dear_one.yaml").write_text(COSTS)
     assert tables.names() == ["small"] and tables.names("costs") == ["dear_one"]
     assert tables.load_costs("dear_one").rows[0].patch_px == 32
     made = tables.fragment()
