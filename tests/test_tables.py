@@ -60,7 +60,7 @@ def test_tables_share_their_runs():
     )
     shared = {run.model for run in set(three) & set(four)}
     assert {"controls", "asign", "asign@paper", "asign@no_cli", "asign@paper_no_cli"} == shared
-    assert sum(run.model == "asign@no_cli" for run in six) == 3  # two rows, one run a seed
+    assert sum(run.model == "asign@paper_no_cli" for run in six) == 3  # two rows, one run a seed
 
 
 @pytest.mark.parametrize("name", tables.names())
