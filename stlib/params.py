@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from stlib import paths
 
-Protocol = Literal["2d", "3d"]
+Protocol = Literal["2d", "3d", "hd"]
 Setting = Literal["strict", "published"]
 Patients = dict[str, list[str]]  # patient -> sections in cutting order
 
@@ -61,6 +61,17 @@ class Levels(Record):
 
     def __getitem__(self, level: str) -> Level:
         return getattr(self, {"global": "global_"}.get(level, level))
+
+
+class Sample(Record):
+    """Which of a section's locations are kept, drawn by seed: squares of neighbours, so that graphs are local.
+
+    MagNet draws 6,000 single bins of a slide: that is a square of one bin.
+    """
+
+    number: int = Field(gt=0)  # of locations, at most
+    square_um: float = Field(gt=0)  # side of the squares that are drawn
+    seed: int = 0
 
 
 class Panel(Record):
@@ -128,6 +139,7 @@ class Params(Record):
     known: dict[str, str]
     same_tissue_group: dict[str, str] = {}  # patient -> name shared with the same tissue in other datasets
     spot: Spot
+    sample: Sample | None = None  # None: every location
     panel: Panel
     levels: Levels
     graph: Graph
@@ -139,6 +151,11 @@ class Params(Record):
     showcase: list[str] = []  # genes that the figures map
     expect: Expect | None = None
     notes: list[str] = []  # reductions against the papers; printed in every caption
+
+    @property
+    def base(self) -> str:
+        """The name without a size: that of the file, the raw data and the slides."""
+        return self.name.split("@")[0]
 
     @property
     def patient_of(self) -> dict[str, str]:
@@ -191,7 +208,7 @@ class Params(Record):
                     raise ValueError(
                         f"{where}: patient '{patient}' needs a known section; add known.{patient}"
                     )
-            if protocol == "2d" and set(patients) >= set(self.sections):
+            if protocol != "3d" and set(patients) >= set(self.sections):
                 raise ValueError(f"folds.{protocol}.{name} tests every patient; none is left to train on")
 
 
@@ -202,35 +219,71 @@ def nearest(word: str, known: Any) -> str:
 
 
 def load_params(dataset: str) -> Params:
-    """Read `params/<dataset>.yaml`.
+    """Read `params/<dataset>.yaml`; where the file declares sizes, one is named: ``crc_hd@8um``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file; the message lists the datasets there are.
     ValueError
-        If the file does not say what it must; the message names file, key, finding and remedy.
+        If the file does not say what it must, or has no such size; the message names file, key, finding and
+        remedy.
     """
-    path = paths.PARAMS / f"{dataset}.yaml"
+    base, _, size = dataset.partition("@")
+    path = paths.PARAMS / f"{base}.yaml"
     if not path.exists():
         known = [p.stem for p in paths.PARAMS.glob("*.yaml")]
         raise FileNotFoundError(
-            f"params/{dataset}.yaml does not exist; a dataset is a file in params/ "
-            f"(nearest: {nearest(dataset, known)})"
+            f"params/{base}.yaml does not exist; a dataset is a file in params/ (nearest: "
+            f"{nearest(base, known)})"
         )
-    params = read_params(path)
-    if params.name != dataset:
-        raise ValueError(f"params/{path.name}: name is '{params.name}', but the file is called '{dataset}'")
+    params = read_params(path, size)
+    if params.base != base:
+        raise ValueError(f"params/{path.name}: name is '{params.base}', but the file is called '{base}'")
     return params
 
 
-def read_params(path: Path) -> Params:
-    """Read one params file; see `load_params`."""
+def read_params(path: Path, size: str = "") -> Params:
+    """Read one params file at one of its sizes, if it declares any; see `load_params`.
+
+    What stands under ``sizes: {<size>: ...}`` takes the place of the same keys of the file.
+    """
+    content, where = _content(path), f"params/{path.name}"
+    sizes = content.pop("sizes", None) or {}
+    if size not in (sizes or {"": None}):
+        raise ValueError(
+            f"{where}: "
+            + (f"one of its sizes is named, {sorted(sizes)}" if sizes else "it declares no sizes")
+            + f"; found '{path.stem}{size and '@'}{size}'. Write "
+            + (f"{path.stem}@{sorted(sizes)[0]}" if sizes else path.stem)
+        )
+    if size:
+        if not isinstance(sizes[size], dict):
+            raise ValueError(f"{where}: sizes.{size}: expected keys and values, found {sizes[size]!r}")
+        content |= sizes[size] | {"name": f"{content.get('name')}@{size}"}
+    return parse(Params, content, where)
+
+
+def sizes_of(base: str) -> list[str]:
+    """Return the sizes that a params file declares, in its order; none for most."""
+    return list(_content(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
+
+
+def dataset_names() -> list[str]:
+    """Return every dataset there is, each size of its own."""
+    bases = sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
+    return [name for base in bases for name in [f"{base}@{size}" for size in sizes_of(base)] or [base]]
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Read one params file as plain data."""
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"params/{path.name}: not readable as YAML: {error}") from error
-    return parse(Params, content, f"params/{path.name}")
+    if not isinstance(content, dict):
+        raise ValueError(f"params/{path.name}: expected keys and values, found {type(content).__name__}")
+    return content
 
 
 def parse(record: type[Record], content: Any, where: str) -> Any:

@@ -38,8 +38,8 @@ def section_file(dataset: str, section: str) -> Path:
 
 
 def slide_file(dataset: str, section: str) -> Path:
-    """Return the path of a section's slide (tiled pyramidal TIFF)."""
-    return processed(dataset) / f"{section}.tif"
+    """Return the path of a section's slide (tiled pyramidal TIFF); all sizes of a dataset share it."""
+    return processed(dataset.split("@")[0]) / f"{section}.tif"
 
 
 def cache(kind: str) -> Path:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -15,6 +16,16 @@ from scipy import sparse
 
 from stlib.params import Params
 from stlib.paths import replacing, section_file
+
+
+class Cells(NamedTuple):
+    """Grid cells of one level and all that was measured in them; R cells, M genes.
+
+    A section may list a sample of its locations; the label of a cell is the sum over all of them.
+    """
+
+    index: np.ndarray  # column and row of each cell (R, 2), as `stlib.graph.grid_parents` counts them
+    counts: sparse.csr_matrix  # (R, M)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ class Section:
         Form, diameter (or side) and spacing of the spots.
     rate, dispersion
         Expected counts (N, M) and negative-binomial dispersion where they are known: the toy alone.
+    cells
+        Level -> its cells, where `counts` holds a sample of what was measured; empty: it holds everything.
     """
 
     name: str
@@ -58,6 +71,7 @@ class Section:
     pitch_um: float
     rate: np.ndarray | None = field(default=None, repr=False)
     dispersion: float | None = None
+    cells: dict[str, Cells] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.barcodes)

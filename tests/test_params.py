@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, Record, load_params, parse
+from stlib.params import Params, Record, dataset_names, load_params, parse
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
 
@@ -13,9 +13,9 @@ def changed(**changes):
     return copy.deepcopy(TOY) | changes
 
 
-@pytest.mark.parametrize("path", sorted(paths.PARAMS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_params_file_is_strict_and_complete(path):
-    params = load_params(path.stem)
+@pytest.mark.parametrize("dataset", dataset_names())
+def test_every_params_file_is_strict_and_complete(dataset):
+    params = load_params(dataset)
     assert params.with_slide
     for folds in params.folds.values():
         tested = [patient for patients in folds.values() for patient in patients]
@@ -109,7 +109,7 @@ def test_same_tissue_group_names_patients():
 
 
 def test_the_same_tissue_has_one_name_in_all_datasets():
-    every = [load_params(path.stem) for path in paths.PARAMS.glob("*.yaml")]
+    every = [load_params(dataset) for dataset in dataset_names()]
     names = {params.name: set(params.same_tissue_group.values()) for params in every}
     assert names["her2st"] == names["her2st_small"] == names["st_breast"] != set()
 
@@ -117,3 +117,36 @@ def test_the_same_tissue_has_one_name_in_all_datasets():
 def test_params_do_not_change():
     with pytest.raises(ValueError, match="frozen"):
         load_params("toy").encoder = "other"
+
+
+SIZED = {
+    "sizes": {
+        "8um": {"spot": {"shape": "square", "size_um": 8, "pitch_um": 8}},
+        "55um": {"spot": {"shape": "circle", "size_um": 55, "pitch_um": 100}, "panel": {"size": 20}},
+    }
+}
+
+
+def test_a_size_takes_the_place_of_what_the_file_says(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(changed(**SIZED)))
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(changed(name="plain")))
+    assert dataset_names() == ["plain", "toy@55um", "toy@8um"]  # safe_dump sorts the keys of a mapping
+    small, large = load_params("toy@8um"), load_params("toy@55um")
+    assert (small.name, small.base) == ("toy@8um", "toy")
+    assert (small.spot.size_um, small.panel.size) == (8, TOY["panel"]["size"])
+    assert (large.spot.shape, large.panel.size) == ("circle", 20)
+    assert paths.slide_file("toy@8um", "P1-1") == paths.slide_file("toy@55um", "P1-1")
+    assert paths.section_file("toy@8um", "P1-1") != paths.section_file("toy@55um", "P1-1")
+
+
+def test_a_size_that_is_missing_or_unknown_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(changed(**SIZED)))
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(changed(name="plain")))
+    with pytest.raises(ValueError, match="one of its sizes is named, .*; found 'toy'. Write toy@55um"):
+        load_params("toy")
+    with pytest.raises(ValueError, match="one of its sizes is named, .*; found 'toy@7um'"):
+        load_params("toy@7um")
+    with pytest.raises(ValueError, match="it declares no sizes; found 'plain@8um'. Write plain"):
+        load_params("plain@8um")

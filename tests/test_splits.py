@@ -1,13 +1,12 @@
 import pytest
 
-from stlib import paths
-from stlib.params import load_params
+from stlib.params import dataset_names, load_params
 from stlib.splits import folds
 
 CASES = [
-    (path.stem, protocol, setting)
-    for path in sorted(paths.PARAMS.glob("*.yaml"))
-    for protocol in load_params(path.stem).folds
+    (dataset, protocol, setting)
+    for dataset in dataset_names()
+    for protocol in load_params(dataset).folds
     for setting in ("strict", "published")
 ]
 
