@@ -64,7 +64,7 @@ class Levels(Record):
 
 
 class Sample(Record):
-    """Which of a section's locations are kept, drawn by seed: squares of neighbours, so that graphs are local.
+    """Which locations of a section are kept, drawn by seed: squares of neighbours, so that graphs are local.
 
     MagNet draws 6,000 single bins of a slide: that is a square of one bin.
     """
