@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 07 Ablations: what each part of ASIGN buys
 #
-# **Question.** What does the full model lose without one of its parts, in the same patients?
+# **Question.** What does a model lose without one of its parts, in the same patients?
 #
 # **In:** the predictions of the runs of ASIGN's Tables II, III and IV. **Out:**
 # `results/<dataset>/ablations`, `figures/<dataset>/ablations.png`. **Time:** seconds; nothing is trained.
@@ -25,7 +25,7 @@ params = run.params
 display(show.settings(params))
 
 # %% [markdown]
-# ## Variant minus full model, patient by patient
+# ## Variant minus what it changes, patient by patient
 #
 # Patients differ more than methods do, so a variant is held against the model that it changes within each
 # patient: a variant of ours against ours, one of the paper's against the paper's.

@@ -222,5 +222,5 @@ def difference_plot(found: pd.DataFrame, ax: Axes) -> Axes:
     ax.grid(axis="x")
     metric = metrics.find(found["metric"].iloc[0])
     worse = "left" if metric.higher_is_better else "right"
-    ax.set_xlabel(f"{metric.label}: variant - full\n(worse to the {worse})")
+    ax.set_xlabel(f"{metric.label}: variant - what it changes\n(worse to the {worse})")
     return ax

@@ -14,7 +14,7 @@ from stlib import expression, features
 from stlib.alignment import load_registration
 from stlib.batch import Batch, Shape, hide, subset
 from stlib.blocks import kd_blocks
-from stlib.fields import section_fields, stack_fields
+from stlib.fields import another, section_fields, stack_fields
 from stlib.fingerprint import text_hash
 from stlib.known import FIELDS, known_fields
 from stlib.kriging import gene_covariance
@@ -46,7 +46,7 @@ class Feed:
         In ``2d`` a stack has no edges between its sections.
     batch_size
         Locations per training batch at most.
-    frozen, intra, cross, known_train, known_test
+    frozen, intra, cross, known_train, known_test, permuted
         See `stlib.models.Config`.
     hidden
         Sections whose counts must never be read: the test sections that are not known.
@@ -71,6 +71,7 @@ class Feed:
         cross: int = 12,
         known_train: float | None = None,
         known_test: float = 1.0,
+        permuted: bool = False,
         hidden: tuple[str, ...] = (),
         measured: tuple[str, ...] = (),
         counted: Iterable[Section] = (),
@@ -80,7 +81,7 @@ class Feed:
         self.params, self.sections, self.panel = params, sections, panel
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.intra, self.cross = intra, cross
-        self.known_train, self.known_test = known_train, known_test
+        self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
         self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
         self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
         self.order = {name: index for index, name in enumerate(sections)}
@@ -214,8 +215,9 @@ class Feed:
         if name not in self._parts:
             section = self.sections[name]
             fields = section_fields(
-                self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra
-            )
+                self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra,
+                self.permuted,
+            )  # fmt: skip
             fields["section"] = torch.full((len(section),), self.order[name])
             fields["patient"] = torch.full((len(section),), self.patients[section.patient])
             self._parts[name] = fields
@@ -273,7 +275,10 @@ class Feed:
             if len(here):
                 if name not in self._patches:
                     self._patches[name] = features.patches(self.params, self.sections[name], "spot")
-                patch[here] = torch.from_numpy(self._patches[name][batch.row[here].numpy()])
+                rows = batch.row[here].numpy()
+                if self.permuted:
+                    rows = another(self.sections[name], "spot", len(self.sections[name]))[rows]
+                patch[here] = torch.from_numpy(self._patches[name][rows])
         batch.patch = patch.permute(0, 3, 1, 2)  # (N, 3, P, P), channels last in memory
         return batch
 

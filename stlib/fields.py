@@ -12,6 +12,7 @@ from torch import Tensor
 from stlib import expression, features, graph
 from stlib.alignment import Registration
 from stlib.batch import LEVELS
+from stlib.fingerprint import text_hash
 from stlib.overlap import contours
 from stlib.params import Params
 from stlib.sections import Section
@@ -28,6 +29,7 @@ def section_fields(
     encoder: Encoder,
     seen: np.ndarray,
     intra: int,
+    permuted: bool = False,
 ) -> dict[str, Tensor]:
     """Return the fields of one section.
 
@@ -45,8 +47,14 @@ def section_fields(
         Locations whose counts may be read (N,); those of the others are never looked at.
     intra
         Nearest neighbours in the graph.
+    permuted
+        Whether each node gets the image of another one.
     """
     n = len(section)
+
+    def frozen(level: str) -> Tensor:
+        return _images(features.features(params, section, level, encoder), section, level, permuted)
+
     counts = _where(seen, expression.panel_counts(section, panel)) if seen.any() else _nothing(n, len(panel))
     depth = section.counts.sum(1) if seen.any() else _nothing(n, 1)
     fields = {
@@ -58,18 +66,18 @@ def section_fields(
         "depth": torch.from_numpy(_where(seen, np.asarray(depth, np.float32).ravel())),
     }
     if needs & {"features", "relative", "cross", "neighbours", "imputed", "readout"}:
-        fields["features"] = _features(params, section, "spot", encoder)
+        fields["features"] = frozen("spot")
     if needs & {"relative", "imputed", "readout"}:
         fields["relative"] = standardised(fields["features"])
     if needs & {"counts", "imputed"}:
         fields["counts"] = torch.from_numpy(counts)
     if "neighbours" in needs:
         around, inside = features.neighbours(params, section, encoder)
-        fields["neighbour_features"] = torch.from_numpy(np.array(around))
-        fields["neighbour_inside"] = torch.from_numpy(inside)
+        fields["neighbour_features"] = _images(around, section, "spot", permuted)
+        fields["neighbour_inside"] = _images(inside, section, "spot", permuted)
     if "levels" in needs:
         for level in LEVELS:
-            fields |= _level(params, section, level, encoder, counts)
+            fields |= _level(params, section, level, frozen(level), counts)
     if "graph" in needs:
         edges, distance = graph.knn_graph(section.position, intra)
         edges, weight = graph.symmetric(edges, _pitch_px(section) / np.maximum(distance, 1e-6))
@@ -150,8 +158,18 @@ def _registered(section: Section, registration: Registration, position: np.ndarr
     return registration.to_um(position) if registration.ok else np.full(position.shape, np.nan)
 
 
+def another(section: Section, level: str, number: int) -> np.ndarray:
+    """Return for each node of a level (number,) another one of its section, the same at each call."""
+    return np.random.default_rng(int(text_hash(section.name, level)[:15], 16)).permutation(number)
+
+
+def _images(found: np.ndarray, section: Section, level: str, permuted: bool) -> Tensor:
+    """Return what was read of each node's image (nodes, ...), of its own or of another node's."""
+    return torch.from_numpy(np.array(found[another(section, level, len(found))] if permuted else found))
+
+
 def _level(
-    params: Params, section: Section, level: str, encoder: Encoder, counts: np.ndarray
+    params: Params, section: Section, level: str, looks: Tensor, counts: np.ndarray
 ) -> dict[str, Tensor]:
     parents, cells = graph.grid_parents(section.position, params.levels[level].px)
     seen = np.isfinite(counts).all(1)
@@ -160,14 +178,10 @@ def _level(
     label[held] = expression.sum_over(parents[seen], counts[seen], len(cells))[held]
     return {
         f"{level}_parent": torch.from_numpy(parents),
-        f"{level}_features": standardised(_features(params, section, level, encoder)),
+        f"{level}_features": standardised(looks),
         f"{level}_expression": torch.from_numpy(expression.log_proportion(label)),
         f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
     }
-
-
-def _features(params: Params, section: Section, level: str, encoder: Encoder) -> Tensor:
-    return torch.from_numpy(np.array(features.features(params, section, level, encoder)))
 
 
 def _pitch_px(section: Section) -> float:

@@ -28,7 +28,15 @@ from stlib.predictions import Predictions
 from stlib.sections import Section, load_sections
 from stlib.splits import Fold
 
-FED = ("batch_size", "frozen", "intra", "cross", "known_train", "known_test")  # settings that feed a model
+FED = (
+    "batch_size",
+    "frozen",
+    "intra",
+    "cross",
+    "known_train",
+    "known_test",
+    "permuted",
+)  # settings that feed a model
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import torch
 from stlib import feed as module
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed, augment
+from stlib.fields import another
 
 EVERYTHING = frozenset({"patch", "features", "levels", "graph", "cross", "rate", "counts", "neighbours"})
 
@@ -210,6 +211,14 @@ def test_patches_belong_to_their_spots(feed, toy, toy_sections):
     stored = patches(toy, toy_sections["P1-2"], "spot")
     row = (batch.section == 1).nonzero().ravel()[7]
     np.testing.assert_array_equal(batch.patch[row].permute(1, 2, 0).numpy(), stored[int(batch.row[row])])
+
+
+def test_permuted_patches_and_features_move_together(feed, toy, toy_sections):
+    (own,), (mixed,) = (feed(permuted=word).whole(["P1-2"]) for word in (False, True))
+    order = another(toy_sections["P1-2"], "spot", len(own.row))
+    torch.testing.assert_close(mixed.patch, own.patch[order])
+    torch.testing.assert_close(mixed.features, own.features[order])
+    torch.testing.assert_close(mixed.expression, own.expression)
 
 
 def test_augmentation_only_turns_and_mirrors():

@@ -157,3 +157,20 @@ def test_a_feed_takes_the_registration_as_it_is(toy, toy_sections, panel, monkey
     assert batch.registered[batch.section == 2].isnan().all()
     parts = list(feed.training(sections, torch.Generator().manual_seed(0)))  # cut by place, NaN or not
     assert sum(len(part.row) for part in parts) == len(batch.row)
+
+
+def test_permuted_images_are_those_of_other_nodes_of_the_section(toy, section, panel):
+    seen, needs = np.ones(len(section), bool), frozenset({"features", "levels", "neighbours"})
+    encoder = features.encoder(toy.encoder)
+    own = section_fields(toy, section, panel, needs, encoder, seen, 8)
+    mixed = section_fields(toy, section, panel, needs, encoder, seen, 8, permuted=True)
+    for name, value in own.items():
+        if name in ("features", "region_features", "global_features", "neighbour_features"):
+            assert (value.flatten(1) != mixed[name].flatten(1)).any(1).double().mean() > 0.8
+            torch.testing.assert_close(value.flatten(1).sort(0)[0], mixed[name].flatten(1).sort(0)[0])
+        elif name != "neighbour_inside":
+            torch.testing.assert_close(value, mixed[name], rtol=0, atol=0, equal_nan=True)
+    order = fields.another(section, "spot", len(section))
+    torch.testing.assert_close(mixed["features"], own["features"][order], rtol=0, atol=0)
+    torch.testing.assert_close(mixed["neighbour_features"][:, 12], mixed["features"])
+    assert sorted(order) == list(range(len(section)))

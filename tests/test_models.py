@@ -258,6 +258,11 @@ def test_parameter_count_of_stnet():
     )  # specification, section 12
 
 
+def test_every_method_has_the_variant_without_its_images():
+    assert configure("stnet@permuted", "2d").permuted and not configure("stnet", "2d").permuted
+    assert configure("mean@permuted", "3d", frozen="stain").frozen == "stain"
+
+
 def test_names_are_checked():
     with pytest.raises(ValueError, match="model 'asing' is no file of stlib/models/ .nearest: 'asign'"):
         method("asing")

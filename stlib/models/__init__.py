@@ -29,10 +29,14 @@ class Config:
     cross: int = 12  # neighbours in each other section of the stack
     known_train: float | None = None  # 3d: share of all spots known in training; None: one whole section
     known_test: float = 1.0  # 3d: share of the known section of a test patient that is measured
+    permuted: bool = False  # each node sees the image of another one of its section
 
     def limited(self, max_epochs: int | None) -> "Config":
         """Return the settings with no more than `max_epochs` epochs."""
         return self if max_epochs is None else replace(self, epochs=min(self.epochs, max_epochs))
+
+
+COMMON = {"permuted": {"permuted": True}}  # variants of every method: what is left of it without its images
 
 
 class Method(nn.Module):
@@ -48,7 +52,7 @@ class Method(nn.Module):
     PROTOCOLS
         Protocol -> fields of `Config` that it changes. A protocol that is absent does not fit the method.
     VARIANTS
-        Name -> fields of `Config` that it changes: the ablations.
+        Name -> fields of `Config` that it changes: the ablations. Those of `COMMON` every method has.
     PAPER
         Protocol -> fields of `Config` in which the default is not the paper's own model.
     """
@@ -121,9 +125,10 @@ def method(name: str) -> type[Method]:
             f"model '{stem}' is no file of stlib/models/ (nearest: {params.nearest(stem, names())})"
         )
     found = importlib.import_module(f"stlib.models.{stem}").Model
-    if variant and variant not in found.VARIANTS:
+    known = found.VARIANTS | COMMON
+    if variant and variant not in known:
         raise ValueError(
-            f"model '{stem}' has no variant '{variant}' (nearest: {params.nearest(variant, found.VARIANTS)})"
+            f"model '{stem}' has no variant '{variant}' (nearest: {params.nearest(variant, known)})"
         )
     return found
 
@@ -155,7 +160,7 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
                 f"model '{name}' has no setting '{key}' (nearest: {params.nearest(key, known)}); correct "
                 "`overrides` in the params file"
             )
-    variant = found.VARIANTS.get(name.partition("@")[2], {})
+    variant = (found.VARIANTS | COMMON).get(name.partition("@")[2], {})
     return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
 
 
