@@ -7,7 +7,7 @@ How maps are found is the matter of `stlib.registration`; what only uses them ne
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -118,6 +118,10 @@ class Field:
             if not error.size or np.abs(error).max() < INVERSE_UM:
                 return found
         raise ValueError(f"a field has a way back where it strains by less than 1, found {self.strain:.2f}")
+
+    def damped(self, share: float) -> "Field":
+        """Return the field that moves each place by a share (0 to 1) of the way."""
+        return replace(self, nodes=(share * self.nodes).round(ROUND))
 
     @cached_property
     def strain(self) -> float:

@@ -243,7 +243,12 @@ def _in_px(found: Registration, moving_um_per_px: np.ndarray, fixed_um_per_px: n
 
 
 def _bend(pair: Pair) -> None:
-    """Propose a smooth field after the affine map."""
+    """Propose a smooth field after the affine map, believed as far as small windows agree under it.
+
+    The less two sections share, the more of their local shifts is the lean of structures through the block,
+    which varies as smoothly as a deformation does. Regression to the mean: the best estimate of a shift is
+    the measured one times its reliability.
+    """
     moving, fixed = pair.moving[1], pair.fixed[1]
     moved = moving.onto(moving.blurred(BLUR_UM), pair.matrix, fixed)
     cover = moving.onto(moving.mask.astype(np.float32), pair.matrix, fixed) > 0.5
@@ -251,7 +256,8 @@ def _bend(pair: Pair) -> None:
     if found is None:
         pair.propose("smooth", None, note="no field predicts held-out shifts better than none")
     else:
-        pair.propose("smooth", pair.matrix, found)
+        reliability = max(pair.measure(pair.matrix, found).detail, 0.0)
+        pair.propose("smooth", pair.matrix, found.damped(reliability))
 
 
 def _doubt(pair: Pair, lead: float) -> str:

@@ -67,6 +67,12 @@ def test_a_field_by_hand():
     assert far == pytest.approx(np.array([[-1e5 + 3, 1e5 - 4]]))  # constant beyond the edge
 
 
+def test_a_damped_field_goes_a_share_of_the_way():
+    constant = Field(np.zeros(2), 100.0, np.tile([3.0, -4.0], (5, 6, 1)))
+    assert constant.damped(0.5).forward(np.array([[50.0, 70]])) == pytest.approx(np.array([[51.5, 68]]))
+    assert constant.damped(0.0).forward(np.array([[50.0, 70]])) == pytest.approx(np.array([[50.0, 70]]))
+
+
 def test_a_field_strains_as_much_as_it_changes():
     x = np.arange(9) * 100.0
     stretch = Field(np.zeros(2), 100.0, np.stack([np.tile(0.3 * x, (9, 1)), np.zeros((9, 9))], -1))

@@ -9,10 +9,12 @@ import pytest
 import SimpleITK as sitk
 
 from stlib import params, paths, registration
-from stlib.alignment import Registration, apply, compose, invert, load_registration
+from stlib.alignment import Field, Registration, Score, apply, compose, invert, load_registration
 from stlib.datasets.toy import registration_error
 from stlib.registration import register, register_stack
 from stlib.slide import Slide, write_pyramid
+from stlib.stages import Pair
+from stlib.views import see
 
 UM = 8.0  # per px of the painted images
 LANDMARKS = np.array([[500.0, 500], [1100, 600], [700, 1000]])  # um, on the tissue
@@ -125,6 +127,17 @@ def test_a_stage_that_makes_things_worse_is_refused(monkeypatch):
     assert found.stages[-1].note == "no field predicts held-out shifts better than none"
     error = found.to_um(LANDMARKS / UM) - apply(rigid(20, (50, 0)), LANDMARKS)
     assert np.linalg.norm(error, axis=1).max() < 40  # what the search alone found
+
+
+def test_a_field_is_believed_as_far_as_windows_agree_under_it(monkeypatch):
+    """Windows that correlate by a half are moved half of the way that their shifts say."""
+    said = Field(np.zeros(2), 300.0, np.tile([6.0, -9.0], (7, 7, 1)))
+    monkeypatch.setattr(registration, "smooth_field", lambda *views: said)
+    views = see(paint(np.eye(2, 3)), UM, (32, 16, UM))
+    pair = Pair(views, views)
+    monkeypatch.setattr(pair, "measure", lambda matrix, field=None: Score(1, 1, 0.5 + (field is not said)))
+    registration._bend(pair)
+    assert pair.field.nodes[0, 0].tolist() == [3.0, -4.5]
 
 
 def test_stack_of_slides_in_level_0_pixels(tmp_path):
