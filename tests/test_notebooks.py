@@ -5,10 +5,17 @@ import re
 
 import jupytext
 import nbformat
+import numpy as np
+import pandas as pd
+import papermill
 import pytest
 
 from stlib import paths
+from stlib.expression import log_proportion, panel_counts, top_mean_panel
+from stlib.predictions import Predictions
 from stlib.rendered import FOLDER
+from stlib.results import NOTEBOOK, Run
+from stlib.tables import load_table, runs_needed
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.py"))
 RENDERED = sorted(FOLDER.glob("*.ipynb"))
@@ -90,3 +97,43 @@ def test_a_rendered_copy_holds_the_source_and_was_run(path):
             assert cell.execution_count, "not executed"
             assert not [output for output in cell.outputs if output.output_type == "error"]
     assert path.stat().st_size < 1_500_000
+
+
+@pytest.fixture
+def predicted(toy, toy_sections, tmp_path, monkeypatch):
+    """A folder with made predictions of every run of Table 1: the truth under noise."""
+    for name in ("OUT", "RUNS", "RESULTS", "FIGURES"):
+        monkeypatch.setattr(paths, name, tmp_path / ("" if name == "OUT" else name.lower()))
+    monkeypatch.setenv("STLIB_OUT", str(tmp_path))
+    panel, rng = top_mean_panel(toy_sections.values(), toy.panel.size), np.random.default_rng(0)
+    truth = np.concatenate([log_proportion(panel_counts(one, panel)) for one in toy_sections.values()])
+    rows = []
+    for name, section in toy_sections.items():
+        (x_px, y_px), (x_um, y_um) = section.position.T, (section.position * section.um_per_px).T
+        about = {"barcode": section.barcodes, "section": name, "patient": section.patient}
+        about |= {"fold": section.patient, "known": False}
+        rows.append(pd.DataFrame(about | {"x_px": x_px, "y_px": y_px, "x_um": x_um, "y_um": y_um}))
+    obs = pd.concat(rows, ignore_index=True)
+    history = pd.DataFrame({"fold": ["P1"], "stage": "final", "epoch": 0, "loss": 1.0, "seconds": 1.0})
+    for key in runs_needed(load_table("table1"), "toy"):
+        for member in Run(*key).members:
+            noise = rng.normal(0, 1, truth.shape).astype(np.float32)
+            member.save(Predictions(truth + noise, truth, np.array(panel), obs), history)
+        if Run(*key).shared:
+            Run(*key).finish()
+    return tmp_path
+
+
+def test_tables_and_figures_need_nothing_but_predictions(predicted):
+    """08 and 09 are not re-run from trainings, which take minutes: here they run on made predictions."""
+    for step, model in (("tables", "table1"), ("figures", "")):
+        run = Run(step, "toy", model)
+        notebook = jupytext.read(paths.NOTEBOOKS / f"{NOTEBOOK[step]}.py")
+        notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "python3"}
+        run.folder.mkdir(parents=True)
+        nbformat.write(notebook, run.folder / "source.ipynb")
+        papermill.execute_notebook(run.folder / "source.ipynb", None, progress_bar=False)
+        assert run.complete()
+    for suffix in ("md", "csv", "tex", "html"):
+        assert (predicted / "results" / "toy" / f"table1.{suffix}").stat().st_size > 1000
+    assert {path.suffix for path in (predicted / "figures" / "toy").iterdir()} == {".png", ".csv"}
