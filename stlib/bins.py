@@ -4,9 +4,6 @@ A capture area is paved with square bins. The name of one, ``s_008um_00012_00340
 column, from 0. Lengths below are um from the corner where row and column begin: bin (column, row) of side b
 covers [column, column + 1) x [row, row + 1) times b. On the slide the grid may lie mirrored and turned; the
 affine map from um to pixels is fitted to the positions of all bins.
-
-A location is any larger piece of that grid: a coarser bin, or a pseudo-spot. Places (column, row) of
-locations are counted from the same corner. What the edge of the area cuts is a location like others.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from stlib.params import Spot
 
 WIDTH = len("s_002um_00000_00000-1")
 FIELDS = {"side": (2, 5), "row": (8, 13), "column": (14, 19)}  # digits of a name, from and to
@@ -97,47 +92,8 @@ def format_names(side_um: float, place: np.ndarray) -> np.ndarray:
 
 
 def centres_um(place: np.ndarray, pitch_um: float) -> np.ndarray:
-    """Return the centres of bins or locations (N, 2), um from the corner of the grid."""
+    """Return the centres of squares (N, 2: column, row), um from the corner of the grid."""
     return (np.asarray(place) + 0.5) * pitch_um
-
-
-def tiles(spot: Spot) -> bool:
-    """Tell whether locations pave the area: squares as wide as they are apart."""
-    return spot.shape == "square" and spot.size_um == spot.pitch_um
-
-
-def locate(place: np.ndarray, side_um: float, spot: Spot) -> tuple[np.ndarray, np.ndarray]:
-    """Find the location that the centre of each bin lies in.
-
-    Parameters
-    ----------
-    place
-        Column and row of bins (N, 2).
-    side_um
-        Of the bins.
-    spot
-        Form, size and pitch of the locations, which stand on a square grid.
-
-    Returns
-    -------
-    location, inside
-        Column and row (N, 2) of the nearest location, and whether the centre lies in it (N,).
-
-    Examples
-    --------
-    >>> square = Spot(shape="square", size_um=8, pitch_um=8)
-    >>> locate(np.array([[3, 0], [4, 7]]), 2, square)  # as column // 4, row // 4
-    (array([[0, 0],
-           [1, 1]], dtype=int32), array([ True,  True]))
-    """
-    centre = centres_um(place, side_um)
-    location = np.floor(centre / spot.pitch_um).astype(np.int32)
-    if tiles(spot):
-        return location, np.ones(len(location), bool)
-    away = np.abs(centre - centres_um(location, spot.pitch_um))
-    reach = spot.size_um / 2
-    inside = (away < reach).all(1) if spot.shape == "square" else (away**2).sum(1) < reach**2
-    return location, inside
 
 
 class Grid(NamedTuple):

@@ -14,8 +14,8 @@ from scipy import sparse
 from tqdm import tqdm
 
 from stlib import paths
-from stlib.bins import locate, tiles
 from stlib.datasets import visium_hd
+from stlib.locations import locate, rows_of, tiles, within
 from stlib.params import Params, parse
 from stlib.paths import alone, replacing
 from stlib.sections import Section
@@ -82,14 +82,10 @@ def _shares(params: Params, section: Section, place: np.ndarray) -> sparse.csr_m
     toy = tissue(params)
     fine, parent = toy.children(place)
     location, inside = locate(fine, FINE_UM, params.spot)
-    if not tiles(params.spot) and section.size_px is not None:  # their bins outside the slide are dropped
-        px = toy.to_px(fine, FINE_UM)
-        inside &= ((px >= 0) & (px < section.size_px)).all(1)
-    width = int(location[:, 0].max()) + 1
-    code, wanted = location[:, 1] * width + location[:, 0], section.array[:, 1] * width + section.array[:, 0]
-    order = np.argsort(wanted)
-    row = order[np.searchsorted(wanted, code, sorter=order).clip(max=len(order) - 1)]
-    inside &= wanted[row] == code
+    if not tiles(params.spot):  # their bins outside the slide are dropped
+        inside &= within(toy.to_px(fine, FINE_UM), section.size_px)
+    row = rows_of(location, section.array)
+    inside &= row >= 0
     weight = 1 / np.bincount(parent)[parent]
     return sparse.csr_matrix(
         (weight[inside], (row[inside], parent[inside])), shape=(len(section), len(place))

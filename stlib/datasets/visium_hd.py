@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from stlib.binned import BLOCK, sum_bins, total_counts
-from stlib.bins import SCALES_DIFFER, Grid, centres_um, format_names, locate, parse_names, read_grid, tiles
+from stlib.bins import SCALES_DIFFER, Grid, centres_um, format_names, parse_names, read_grid
 from stlib.datasets import layer, present
 from stlib.graph import grid_parents
+from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params, Record, parse
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
@@ -131,7 +132,7 @@ def under_tissue(params: Params, folder: Path, section: str) -> np.ndarray:
     grid = read_grid(bins.file(params, "positions"), bins.side_um)
     place = np.argwhere(grid.under)[:, ::-1]
     px = grid.to_px(centres_um(place, bins.side_um))
-    return px[_within(px, _size_px(params, folder, section, bins))]
+    return px[within(px, _size_px(params, folder, section, bins))]
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True, block: int = BLOCK) -> Section:
@@ -164,19 +165,10 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     size_px = _size_px(params, folder, section, bins) if slide and section in params.with_slide else None
     path = bins.file(params, "counts")
     with Matrix(path) as matrix:
-        place = _places(matrix, grid, bins)
-        location, inside = locate(place, bins.side_um, params.spot)
-        # what is dropped or kept as one: a location where they pave the area, else a bin
-        unit, unit_um = (location, params.spot.pitch_um) if tiles(params.spot) else (place, bins.side_um)
-        unit_px = grid.to_px(centres_um(unit, unit_um))
-        on_slide = _within(unit_px, size_px)
-        member = inside & on_slide
-        locations, index = _numbered(location, member)
-        centre_um = centres_um(locations, params.spot.pitch_um)
-        centre_px = grid.to_px(centre_um)
-        totals = total_counts(matrix, block)
-        measured = np.bincount(index[member], totals[member], len(locations)) > 0
-        measured &= _within(centre_px, size_px) & _within(centre_px, *_roi(options, section, um_per_px))
+        layout = lay_out(_places(matrix, grid, bins), bins.side_um, params.spot, grid, size_px)
+        totals = np.bincount(layout.number, total_counts(matrix, block), len(layout.place) + 1)
+        measured = (totals[:-1] > 0) & within(layout.px, size_px)
+        measured &= within(layout.px, *_roi(options, section, um_per_px))
         kept = np.flatnonzero(measured)
         if not len(kept):
             raise ValueError(
@@ -185,25 +177,26 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
                 "roi_um"
             )
         if params.sample is not None:
-            kept = kept[draw_squares(centre_um[kept], params.sample, section)]
-        row = np.full(len(locations) + 1, -1)  # the last: of bins in no location
+            kept = kept[draw_squares(layout.um[kept], params.sample, section)]
+        row = np.full(len(layout.place) + 1, -1)
         row[kept] = np.arange(len(kept))
-        cells = {level: grid_parents(centre_px[kept], params.levels[level].px)[1] for level in LEVELS}
-        pieces = [(row[index], len(kept))]
-        for level, held in cells.items():
-            cell = np.floor(unit_px / params.levels[level].px).astype(np.int64)
-            pieces.append((np.where(on_slide, _rows(cell, held), -1), len(held)))
+        pieces, cells = [(row[layout.number], len(kept))], {}
+        for level in LEVELS:
+            side_px = params.levels[level].px
+            cells[level] = grid_parents(layout.px[kept], side_px)[1]
+            cell = rows_of(np.floor(layout.unit_px / side_px), cells[level])
+            pieces.append((np.where(layout.on_slide, cell, -1), len(cells[level])))
         counts, *summed = sum_bins(matrix, pieces, block)
         genes = matrix.genes
     made = Section(
         name=section,
         patient=params.patient_of[section],
         layer=place_in_stack,
-        barcodes=format_names(params.spot.size_um, locations[kept]),
+        barcodes=format_names(params.spot.size_um, layout.place[kept]),
         genes=genes,
         counts=counts,
-        array=locations[kept].astype(np.float64),
-        position=centre_px[kept],
+        array=layout.place[kept].astype(np.float64),
+        position=layout.px[kept],
         um_per_px=np.full(2, um_per_px),
         size_px=size_px,
         shape=params.spot.shape,
@@ -212,8 +205,8 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
         cells={level: Cells(held, total) for (level, held), total in zip(cells.items(), summed, strict=True)},
         facts={
             "bin_um": bins.side_um,
-            "bins": len(place),
-            "bins_outside_slide": int((~on_slide).sum()),
+            "bins": len(layout.number),
+            "bins_outside_slide": int((~layout.on_slide).sum()),
             "locations": int(measured.sum()),
         },
     )
@@ -296,35 +289,6 @@ def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray |
         )
     box = np.array([x0, y0, x1, y1]) / (1 if named[1] is None else um_per_px)
     return box[2:], box[:2]
-
-
-def _within(px: np.ndarray, far: np.ndarray | None, near: np.ndarray | float = 0.0) -> np.ndarray:
-    """Tell which places (N, 2) lie in [near, far); all where `far` is None."""
-    return np.ones(len(px), bool) if far is None else ((px >= near) & (px < far)).all(1)
-
-
-def _numbered(location: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the locations that have a member (L, 2), row by row, and the one of each bin (N,), L for none."""
-    width = int(location[:, 0].max()) + 1
-    code, index = np.unique(
-        location[member, 1].astype(np.int64) * width + location[member, 0], return_inverse=True
-    )
-    number = np.full(len(location), len(code))
-    number[member] = index
-    return np.stack([code % width, code // width], 1), number
-
-
-def _rows(cell: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Return the row in `held` (R, 2), sorted, of each cell (N, 2); -1 for those it does not hold."""
-    low = np.minimum(cell.min(0), held.min(0))
-    wide = max(int(cell[:, 1].max()), int(held[:, 1].max())) - low[1] + 1
-
-    def code(index: np.ndarray) -> np.ndarray:
-        return (index[:, 0] - low[0]) * wide + index[:, 1] - low[1]
-
-    known = code(held)
-    row = np.minimum(np.searchsorted(known, code(cell)), len(known) - 1)
-    return np.where(known[row] == code(cell), row, -1)
 
 
 def _options(params: Params) -> Options:
