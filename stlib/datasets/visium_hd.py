@@ -93,8 +93,8 @@ def _download(params: Params, options: Options, folder: Path) -> None:
     for section in params.patient_of:
         if section not in options.remote:
             raise ValueError(
-                f"params/{params.base}.yaml, source.options.remote: every section has its place at the source; "
-                f"found none for '{section}' (nearest: {nearest(section, options.remote)})"
+                f"params/{params.base}.yaml, source.options.remote: every section has its place at the "
+                f"source; found none for '{section}' (nearest: {nearest(section, options.remote)})"
             )
         remote = options.remote[section]
         where = f"{params.source.url.rstrip('/')}/{remote}/{PurePosixPath(remote).name}"
@@ -236,8 +236,8 @@ def _warn_of_bins(options: Options, section: str, side_um: int, found: int) -> N
     expected = options.bins.get(section, {}).get(side_um, found)
     if found != expected:
         warnings.warn(
-            f"section '{section}': {found:,} bins of {side_um} um under tissue; expected {expected:,}. It may "
-            "be another release of the slide",
+            f"section '{section}': {found:,} bins of {side_um} um under tissue; expected {expected:,}. It "
+            "may be another release of the slide",
             stacklevel=3,
         )
 
@@ -251,7 +251,7 @@ def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray |
     x0, y0, x1, y1 = corners[0] if len(corners[0]) == 4 else (0, 0, 0, 0)
     if len(corners) > 1 or not (x0 < x1 and y0 < y1):
         raise ValueError(
-            f"source.options: a region of interest is x0, y0, x1, y1 with x0 < x1 and y0 < y1, in roi_px or "
+            "source.options: a region of interest is x0, y0, x1, y1 with x0 < x1 and y0 < y1, in roi_px or "
             f"roi_um; section '{section}' has {corners}. Correct it"
         )
     box = np.array([x0, y0, x1, y1]) / (1 if named[1] is None else um_per_px)
