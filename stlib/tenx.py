@@ -28,6 +28,8 @@ class Matrix:
         Fixed-width bytes (N,), in the order of the file.
     genes
         Ids without version (M,).
+    counts
+        How many counts are stored, other features included.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Matrix:
         ):
             found = f"{len(self._indptr)} of {n_barcodes + 1} places, {length} counts"
             raise self.refuse("each barcode has a place among the counts", found)
+        self.counts = length
         self._kept = kinds == "Gene Expression"
         self.genes = np.array([VERSION.sub(r"\1", name) for name in ids[self._kept]])
         self.refuse_repeated("gene id", self.genes)

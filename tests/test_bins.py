@@ -15,7 +15,7 @@ MATRIX = np.array([[-np.cos(TURN), np.sin(TURN)], [np.sin(TURN), np.cos(TURN)], 
 
 
 def table(columns=6, rows=5, **changes):
-    """Return the columns of tissue_positions.parquet for a small grid; bins of odd column are under tissue."""
+    """Return the columns of tissue_positions.parquet for a small grid; odd columns are under tissue."""
     row, column = (index.ravel() for index in np.mgrid[:rows, :columns])
     place = np.stack([column, row], 1)
     px = np.column_stack([(place + 0.5) * SIDE, np.ones(len(place))]) @ MATRIX
@@ -45,7 +45,7 @@ def test_names_by_hand():
         ([b"AAACAAGTATCTCCCA-1"], r"x: a bin is called s_<side>um.*\['AAACAAGTATCTCCCA-1'\]. Take the files"),
         ([b"s_008um_00012_0034a-1"], "found .*0034a"),
         ([b"s_008um_00012_00340-1", b"x_008um_00012_00340-1"], r"found \['x_008um_00012_00340-1'\]"),
-        ([b"s_008um_00012_00340-1", b"s_002um_00012_00340-1"], r"all bins have one side; found \[2, 8\] um"),
+        ([b"s_008um_00012_00340-1", b"s_002um_00012_00340-1"], r"all bins have one side; found 2 and 8 um"),
         ([], "a bin is called"),
     ],
 )
