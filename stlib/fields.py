@@ -18,6 +18,7 @@ from stlib.sections import Section
 from stlib.stack import stack_graph
 
 Encoder = features.Encoder
+TOUCHING = 1.5  # pitches: between the diagonal neighbour at 1.41 and the next but one at 2
 
 
 def section_fields(
@@ -44,7 +45,7 @@ def section_fields(
     seen
         Locations whose counts may be read (N,); those of the others are never looked at.
     intra
-        Nearest neighbours in the graph.
+        Nearest neighbours in the graph; squares have those that they touch.
     """
     n = len(section)
     counts = _where(seen, expression.panel_counts(section, panel)) if seen.any() else _nothing(n, len(panel))
@@ -69,10 +70,9 @@ def section_fields(
         fields["neighbour_inside"] = torch.from_numpy(inside)
     if "levels" in needs:
         for level in LEVELS:
-            fields |= _level(params, section, level, encoder, counts)
+            fields |= _level(params, section, panel, level, encoder, counts)
     if "graph" in needs:
-        edges, distance = graph.knn_graph(section.position, intra)
-        edges, weight = graph.symmetric(edges, _pitch_px(section) / np.maximum(distance, 1e-6))
+        edges, weight = _neighbours(section, intra)
         fields["edge_index"], fields["edge_weight"] = torch.from_numpy(edges), torch.from_numpy(weight)
     if "rate" in needs:
         if section.rate is None:
@@ -150,20 +150,58 @@ def _registered(section: Section, registration: Registration, position: np.ndarr
     return registration.to_um(position) if registration.ok else np.full(position.shape, np.nan)
 
 
+def _neighbours(section: Section, intra: int) -> graph.Edges:
+    """Return the edges within a section (2, E), and 1 / distance in pitches (E,).
+
+    Squares are joined to the 8 that they touch: no ties, and the same whatever else is there.
+    """
+    pitch = _pitch_px(section)
+    if section.shape == "square":
+        edges, distance = graph.radius_graph(section.position, TOUCHING * pitch)
+    else:
+        edges, distance = graph.knn_graph(section.position, intra)
+    return graph.symmetric(edges, pitch / np.maximum(distance, 1e-6))
+
+
 def _level(
-    params: Params, section: Section, level: str, encoder: Encoder, counts: np.ndarray
+    params: Params,
+    section: Section,
+    panel: Sequence[str],
+    level: str,
+    encoder: Encoder,
+    counts: np.ndarray,
 ) -> dict[str, Tensor]:
     parents, cells = graph.grid_parents(section.position, params.levels[level].px)
     seen = np.isfinite(counts).all(1)
-    label = _nothing(len(cells), counts.shape[1])
     held = np.unique(parents[seen])  # a cell is labelled by those of its spots that may be read
-    label[held] = expression.sum_over(parents[seen], counts[seen], len(cells))[held]
+    label = _nothing(len(cells), counts.shape[1])
+    if level in section.cells and len(held):  # the spots are a sample; the cell sums all that it holds
+        label[held] = _cell_counts(section, panel, level, cells[held])
+    else:
+        label[held] = expression.sum_over(parents[seen], counts[seen], len(cells))[held]
     return {
         f"{level}_parent": torch.from_numpy(parents),
+        f"{level}_cell": torch.from_numpy(cells),
         f"{level}_features": standardised(_features(params, section, level, encoder)),
         f"{level}_expression": torch.from_numpy(expression.log_proportion(label)),
         f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
     }
+
+
+def _cell_counts(section: Section, panel: Sequence[str], level: str, wanted: np.ndarray) -> np.ndarray:
+    """Return the counts of all that was measured in some cells (R, G)."""
+    index, counts = section.cells[level]
+    _, code = np.unique(np.concatenate([index, wanted]), axis=0, return_inverse=True)
+    place = np.full(len(code), -1)
+    place[code[: len(index)]] = np.arange(len(index))
+    rows = place[code[len(index) :]]
+    absent = wanted[rows < 0].tolist()
+    if absent:
+        raise ValueError(
+            f"section '{section.name}': each {level} cell with a location has the sum of its counts, found "
+            f"none for {len(absent)}, e.g. {absent[0]}. If `levels` changed since then, run `make data` again"
+        )
+    return counts[rows][:, section.columns(panel)].toarray()
 
 
 def _features(params: Params, section: Section, level: str, encoder: Encoder) -> Tensor:
