@@ -7,11 +7,9 @@ A source that publishes no checksums is believed once (`download_unpublished`): 
 those it announces, the SHA-256 is that of what came; both are kept beside the files and hold from then on.
 """
 
-import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +22,7 @@ from tqdm.utils import CallbackIOWrapper
 
 from stlib.fingerprint import file_hash
 from stlib.manifest import File, found, matches, read_manifest, verify, write_manifest
+from stlib.paths import alone
 
 T = TypeVar("T")
 
@@ -58,7 +57,7 @@ def download(files: Iterable[File], url: str, folder: Path) -> None:
     ValueError
         If the content differs from the manifest, here or at the source.
     """
-    with _alone(folder):
+    with alone(folder):
         missing = verify(files, folder)
         total = sum(file.bytes for file in missing)
         with tqdm(total=total, unit="B", unit_scale=True, desc=folder.name, disable=not missing) as bar:
@@ -216,12 +215,3 @@ def _wanted(missing: list[File], url: str, folder: Path, reason: Exception) -> s
         f"{missing[0].path} is not there and could not be downloaded ({reason}). Run this again to continue, "
         "name a folder that has the files with DATA=, or put\n" + "\n".join(listed + more)
     )
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system frees even if this process is killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -54,6 +54,8 @@ class Section:
         Expected counts (N, M) and negative-binomial dispersion where they are known: the toy alone.
     cells
         Level -> its cells, where `counts` holds a sample of what was measured; empty: it holds everything.
+    facts
+        Numbers that the reader met on its way and that nothing computes with, e.g. how many bins it dropped.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Section:
     rate: np.ndarray | None = field(default=None, repr=False)
     dispersion: float | None = None
     cells: dict[str, Cells] = field(default_factory=dict, repr=False)
+    facts: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.barcodes)
@@ -146,15 +149,23 @@ def check_section(section: Section, source: str, allowed_empty: tuple[str, ...] 
 
 
 def content_hash(section: Section) -> str:
-    """Return the SHA-256 of counts, genes, barcodes and positions: equal sections, equal hash."""
+    """Return the SHA-256 of counts, genes, barcodes, positions and cells: equal sections, equal hash."""
     digest = hashlib.sha256(repr((section.name, section.patient, section.layer, section.size_um)).encode())
-    counts = section.counts.tocsr().sorted_indices()
-    arrays = [counts.indptr, counts.indices, counts.data, section.array, section.position, section.um_per_px]
+    arrays = [*_content(section.counts), section.array, section.position, section.um_per_px]
+    for level, cells in sorted(section.cells.items()):
+        digest.update(level.encode())
+        arrays += [cells.index, *_content(cells.counts)]
     for array in arrays:
         digest.update(np.ascontiguousarray(array, np.float64).tobytes())
     for names in (section.barcodes, section.genes):
         digest.update("\n".join(names).encode())
     return digest.hexdigest()
+
+
+def _content(counts: sparse.csr_matrix) -> list[np.ndarray]:
+    """Return the arrays of a matrix in one order."""
+    counts = counts.tocsr().sorted_indices()
+    return [counts.indptr, counts.indices, counts.data]
 
 
 def write_section(path: Path, section: Section) -> None:
@@ -189,6 +200,13 @@ def write_section(path: Path, section: Section) -> None:
     if section.rate is not None:
         table.layers["rate"] = section.rate.astype(np.float32)
         table.uns["dispersion"] = float(section.dispersion)
+    if section.cells:
+        table.uns["cells"] = {
+            level: {"index": cells.index, "counts": sparse.csr_matrix(cells.counts, dtype=np.int32)}
+            for level, cells in section.cells.items()
+        }
+    if section.facts:
+        table.uns["facts"] = dict(section.facts)
     with replacing(path) as temporary:
         table.write_h5ad(temporary, compression="gzip")
 
@@ -223,26 +241,35 @@ def load_sections(params: Params, names: Iterable[str]) -> dict[str, Section]:
 
 
 def _section(file: h5py.File) -> Section:
-    x = file["X"]
-    counts = sparse.csr_matrix((x["data"][:], x["indices"][:], x["indptr"][:]), shape=x.attrs["shape"])
-    obs, spot = file["obs"], file["uns/spot"]
+    obs, spot, uns = file["obs"], file["uns/spot"], file["uns"]
     return Section(
         name=_column(obs, "section")[0],
         patient=_column(obs, "patient")[0],
         layer=int(_column(obs, "layer")[0]),
         barcodes=_column(obs, obs.attrs["_index"]),
         genes=_column(file["var"], file["var"].attrs["_index"]),
-        counts=counts,
+        counts=_matrix(file["X"]),
         array=np.stack([_column(obs, "array_col"), _column(obs, "array_row")], 1),
         position=file["obsm/spatial"][:],
-        um_per_px=file["uns/um_per_px"][:],
-        size_px=file["uns/slide_px"][:] if "slide_px" in file["uns"] else None,
+        um_per_px=uns["um_per_px"][:],
+        size_px=uns["slide_px"][:] if "slide_px" in uns else None,
         shape=spot["shape"].asstr()[()],
         size_um=float(spot["size_um"][()]),
         pitch_um=float(spot["pitch_um"][()]),
         rate=file["layers/rate"][:] if "rate" in file["layers"] else None,
-        dispersion=float(file["uns/dispersion"][()]) if "dispersion" in file["uns"] else None,
+        dispersion=float(uns["dispersion"][()]) if "dispersion" in uns else None,
+        cells={
+            level: Cells(cells["index"][:], _matrix(cells["counts"]))
+            for level, cells in uns.get("cells", {}).items()
+        },
+        facts={name: float(value[()]) for name, value in uns.get("facts", {}).items()},
     )
+
+
+def _matrix(group: h5py.Group) -> sparse.csr_matrix:
+    """Read a sparse matrix of AnnData."""
+    content = tuple(group[name][:] for name in ("data", "indices", "indptr"))
+    return sparse.csr_matrix(content, shape=group.attrs["shape"])
 
 
 def _column(group: h5py.Group, name: str) -> np.ndarray:

@@ -233,12 +233,16 @@ class Toy:
         key = self._key[name] if name else (0, 0)
         return np.random.default_rng([self.options.seed, PURPOSES.index(purpose), *key])
 
-    def spots(self, section: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return array (N, 2: column, row) and position (N, 2: level-0 px) of the spots under tissue."""
+    def layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return array (P, 2: column, row) and position (P, 2: level-0 px) of all spots, tissue or not."""
         size, pitch = self.options.size_px, self.spot.pitch_um / self.options.um_per_px
         side = int(size // pitch)
         array = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
-        position = size / 2 + (array - (side - 1) / 2) * pitch
+        return array, size / 2 + (array - (side - 1) / 2) * pitch
+
+    def spots(self, section: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return array (N, 2) and position (N, 2) of the spots under tissue, see `layout`."""
+        array, position = self.layout()
         disc = sunflower(self.cuts[section].places(position), self.spot.size_um / 2, 24)
         under = (self.blocks[self.patient_of[section]].margin_um(disc) > 0).mean(1) > 0.5
         return array[under], position[under]
@@ -269,19 +273,23 @@ class Toy:
         return np.stack([visible, hidden, np.broadcast_to(self._offset[patient], hidden.shape)])
 
     @cached_property
+    def _at_spots(self) -> dict[str, np.ndarray]:
+        """Section -> the three parts at its spots (3, N, M), before they are scaled."""
+        radius = self.spot.size_um / 2
+        return {name: self._raw(p, self.places(name), radius) for name, p in self.patient_of.items()}
+
+    @cached_property
     def _standard(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean of each part and gene (3, 1, M) and scale of each part (3, 1, 1) over all spots."""
-        radius = self.spot.size_um / 2
-        raw = np.concatenate(
-            [self._raw(p, self.places(name), radius) for name, p in self.patient_of.items()], 1
-        )
+        raw = np.concatenate(list(self._at_spots.values()), 1)
         wanted = np.array([self.options.shares[part] for part in PARTS]) * self.options.sd**2
         found = raw.var(1).mean(1)  # (3,)
         return raw.mean(1, keepdims=True), np.sqrt(wanted / found)[:, None, None]
 
     def measure(self, section: str) -> tuple[np.ndarray, np.ndarray]:
         """Return counts (N, M) and the expected counts they were drawn from, depth included (N, M)."""
-        parts = self.parts(self.patient_of[section], self.places(section), self.spot.size_um / 2)
+        mean, scale = self._standard
+        parts = (self._at_spots[section] - mean) * scale
         rate = np.exp(self.base + parts.sum(0)) / np.exp(self.base + self.options.sd**2 / 2).sum()
         rng = self.random("counts", section)
         rate *= self.options.depth * np.exp(rng.normal(0, self.options.depth_sd, (len(rate), 1)))

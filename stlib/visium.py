@@ -96,8 +96,17 @@ def scale_of_array(array: np.ndarray, position: np.ndarray, pitch_um: float, sou
     return np.full(2, (by_columns + by_rows) / 2)
 
 
-def check_slide_size(size_px: np.ndarray, factors: Path) -> None:
+def check_slide_size(size_px: np.ndarray, factors: Path, hires_px: int = HIRES_PX) -> None:
     """Check that a slide has the size of the one that Space Ranger saw, by `scalefactors_json.json`.
+
+    Parameters
+    ----------
+    size_px
+        Width and height of the slide (2,).
+    factors
+        The file.
+    hires_px
+        Longer side of Space Ranger's smaller image, which it scales by `tissue_hires_scalef`.
 
     Raises
     ------
@@ -109,8 +118,8 @@ def check_slide_size(size_px: np.ndarray, factors: Path) -> None:
     except (ValueError, KeyError, TypeError) as error:
         requirement = "JSON with the number tissue_hires_scalef"
         raise ValueError(f"{factors}: {requirement}; found {error!r}. Fetch the file again") from error
-    if abs(round(float(size_px.max()) * hires) - HIRES_PX) > 2:
+    if abs(round(float(size_px.max()) * hires) - hires_px) > 2:
         raise ValueError(
-            f"{factors}: by tissue_hires_scalef, the slide has {HIRES_PX / hires:.0f} px along its longer "
+            f"{factors}: by tissue_hires_scalef, the slide has {hires_px / hires:.0f} px along its longer "
             f"side; found {size_px.tolist()}. Take the full-resolution image that Space Ranger was given"
         )

@@ -54,7 +54,7 @@ def test_a_matrix_by_hand(tmp_path, dtype):
         ({"barcodes": ["AAA-1"]}, "as many as rows and columns; found 4 x 1 names for 4 x 2"),
         (
             {"indices": np.array([1, 2, 0, 2, 9])},
-            "m.h5: each count lies in the matrix; found indices must be < 4",
+            "m.h5: each count lies in the matrix; found feature 9 of 4",
         ),
         ({"indptr": None}, "m.h5: damaged, or no feature-barcode matrix"),
     ],

@@ -1,7 +1,8 @@
 """One reader per source, and the step that turns its files into sections.
 
-A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`. The params file
-names it; nothing else has to know it. `present` and `layer` are what several readers do alike.
+A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`; one that can draw
+a sample of locations also has `under_tissue`, the places of all. The params file names it; nothing else has
+to know it. `present` and `layer` are what several readers do alike.
 """
 
 import importlib
@@ -30,7 +31,7 @@ def reader(params: Params) -> ModuleType:
     name = params.source.reader
     if name not in known:
         raise ValueError(
-            f"params/{params.name}.yaml: source.reader '{name}' is no file of stlib/datasets/ "
+            f"params/{params.base}.yaml: source.reader '{name}' is no file of stlib/datasets/ "
             f"(nearest: {nearest(name, known)})"
         )
     return importlib.import_module(f"stlib.datasets.{name}")
@@ -77,12 +78,17 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
             slide = paths.slide_file(params.name, name)
             origin = file_hash(source.image(params, folder, name))
             stamp = slide.with_suffix(".json")
-            if not slide.exists() or not stamp.exists() or json.loads(stamp.read_text())["origin"] != origin:
-                write_pyramid(source.image(params, folder, name), slide, section.um_per_px)
-                with Slide(slide) as opened:
-                    warn_if_turned(opened, section.position)
-                with paths.replacing(stamp) as temporary:
-                    temporary.write_text(json.dumps({"origin": origin}))
+            with paths.alone(slide.parent):  # sizes of a dataset share their slides
+                kept = json.loads(stamp.read_text()) if stamp.exists() and slide.exists() else {}
+                if kept.get("origin") != origin:
+                    write_pyramid(source.image(params, folder, name), slide, section.um_per_px)
+                    places = section.position
+                    if params.sample is not None:  # a few squares of tissue say little of how a slide lies
+                        places = source.under_tissue(params, folder, name)
+                    with Slide(slide) as opened:
+                        warn_if_turned(opened, places)
+                    with paths.replacing(stamp) as temporary:
+                        temporary.write_text(json.dumps({"origin": origin}))
             manifest[name]["tif"] = origin
     with paths.replacing(paths.processed(params.name) / "manifest.json") as temporary:
         temporary.write_text(json.dumps(manifest, indent=1))
@@ -119,12 +125,12 @@ def layer(params: Params, section: str) -> int:
     """
     if section not in params.patient_of:
         close = nearest(section, params.patient_of)
-        raise ValueError(f"params/{params.name}.yaml has no section '{section}' (nearest: {close})")
+        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
     patient = params.patient_of[section]
     stack = params.sections.get(patient, [])
     if stack != sorted(stack):
         raise ValueError(
-            f"params/{params.name}.yaml: sections.{patient} stands in cutting order, {sorted(stack)}; found "
+            f"params/{params.base}.yaml: sections.{patient} stands in cutting order, {sorted(stack)}; found "
             f"{stack}. Correct the order"
         )
     return sorted([*stack, *params.counts_only.get(patient, [])]).index(section) + 1
