@@ -91,7 +91,7 @@ def lay_out(place: np.ndarray, side_um: float, spot: Spot, grid: Grid, size_px: 
 
 
 def _number(location: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the locations (L, 2) of bins that belong to one (N,), row by row, and the one of each, L: none."""
+    """Return the locations of member bins (L, 2), row by row, and the one of each bin (N,), L for none."""
     width = int(location[:, 0].max()) + 1
     column, row = location[member].astype(np.int64).T
     code, index = np.unique(row * width + column, return_inverse=True)

@@ -9,70 +9,101 @@ The dataset's `spot` says what a location is: a bin, or a pseudo-spot into which
 of which only a part was measured (at the edge of the area or of the tissue) is the sum of that part.
 """
 
-import json
-import math
 import warnings
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 
+from stlib import paths
+from stlib.archive import take_members
+from stlib.bin_folder import FILES, BinFolder, choose_bins, folder_name
 from stlib.binned import BLOCK, sum_bins, total_counts
-from stlib.bins import SCALES_DIFFER, Grid, centres_um, format_names, parse_names, read_grid
+from stlib.bins import centres_um, format_names
 from stlib.datasets import layer, present
+from stlib.download import download_unpublished
 from stlib.graph import grid_parents
-from stlib.locations import lay_out, rows_of, tiles, within
-from stlib.params import Params, Record, parse
+from stlib.locations import lay_out, rows_of, within
+from stlib.params import Params, Record, nearest, parse
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
 
-SIDES_UM = (2, 8, 16)  # of the bins that Space Ranger writes
-FILES = {  # kind -> where it lies below the folder of a section's bins
-    "counts": "filtered_feature_bc_matrix.h5",
-    "positions": "spatial/tissue_positions.parquet",
-    "scale": "spatial/scalefactors_json.json",
-}
 HIRES_PX = 6000  # longer side of tissue_hires_image.png
-SIDES_DIFFER = 1e-3  # of spot_diameter_fullres against bin_size_um / microns_per_pixel
-PARTS = 4  # bins at least along a pseudo-spot
 LEVELS = ("region", "global")
 
 
 class Options(Record):
-    """Which slide belongs to a section, and which part of it is read.
+    """Which slide belongs to a section, which part of it is read, and what is known of the source.
 
     Attributes
     ----------
+    remote
+        Section -> ``<version>/<name>`` below the source's URL; none: the data is not public.
     slide
-        Name of the full-resolution image in a section's folder.
+        Name of the full-resolution image in a section's folder, and at the source after ``<name>_``.
     slides
         Section -> that name, where it is another one.
+    bins_um
+        Sides of the bins that are taken from the archives of the source.
+    bins
+        Section -> side -> bins under tissue that are expected; other numbers are reported.
     roi_px, roi_um
         Section -> x0, y0, x1, y1 on the slide, level-0 px or um: only locations whose centre lies in it.
     """
 
+    remote: dict[str, str] = {}
     slide: str = "tissue_image.btf"
     slides: dict[str, str] = {}
+    bins_um: list[Literal[2, 8, 16]] = [2, 8, 16]
+    bins: dict[str, dict[int, int]] = {}
     roi_px: dict[str, list[float]] = {}
     roi_um: dict[str, list[float]] = {}
 
 
-class Bins(NamedTuple):
-    """The folder of a section's bins that a dataset is read from, and their side."""
-
-    folder: Path
-    side_um: int
-
-    def file(self, params: Params, kind: str) -> Path:
-        """Return one of `FILES`."""
-        return present(params, self.folder / FILES[kind])
-
-
 def fetch(params: Params, folder: Path) -> None:
-    """Make every file that the dataset needs present in `folder`."""
-    require(params, folder)
+    """Make every file that the dataset needs present in `folder`.
+
+    The house's own folder, `paths.raw`, is filled by downloading: of each section's archive the files of
+    `bins_um` alone, and its slide. A folder of the user's is never written to, see `require`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file cannot be had; where the data is not public, with what to put where.
+    """
+    options, folder = _options(params), Path(folder)
+    if options.remote and folder.resolve() == paths.raw(params.source.reader).resolve():
+        _download(params, options, folder)
+    try:
+        require(params, folder)
+    except FileNotFoundError as error:
+        if options.remote:
+            raise
+        raise FileNotFoundError(
+            f"{params.base}: this data is not public, and nothing can be downloaded ({error}). Write the "
+            f"names of your sections into params/{params.base}.yaml, and name the folder that holds a folder "
+            f"for each, with binned_outputs/ of Space Ranger and {options.slide} in it"
+        ) from error
+
+
+def _download(params: Params, options: Options, folder: Path) -> None:
+    slides = {}
+    for section in params.patient_of:
+        if section not in options.remote:
+            raise ValueError(
+                f"params/{params.base}.yaml, source.options.remote: every section has its place at the source; "
+                f"found none for '{section}' (nearest: {nearest(section, options.remote)})"
+            )
+        remote = options.remote[section]
+        where = f"{params.source.url.rstrip('/')}/{remote}/{PurePosixPath(remote).name}"
+        members = [f"{folder_name(side)}/{name}" for side in options.bins_um for name in FILES.values()]
+        archive = f"{where}_binned_outputs.tar.gz"
+        take_members(archive, {member: f"{section}/{member}" for member in members}, folder)
+        slide = options.slides.get(section, options.slide)
+        slides[f"{section}/{slide}"] = f"{where}_{slide}"
+    download_unpublished(slides, folder)
 
 
 def require(params: Params, folder: Path) -> None:
@@ -84,9 +115,7 @@ def require(params: Params, folder: Path) -> None:
         If bins, positions, scale factors or a slide are missing.
     """
     for section in params.patient_of:
-        bins = bins_of(params, folder, section)
-        for kind in FILES:
-            bins.file(params, kind)
+        bins_of(params, folder, section)
         if section in params.with_slide:
             image(params, folder, section)
 
@@ -97,39 +126,18 @@ def image(params: Params, folder: Path, section: str) -> Path:
     return present(params, Path(folder) / section / options.slides.get(section, options.slide))
 
 
-def bins_of(params: Params, folder: Path, section: str) -> Bins:
-    """Choose the bins that are summed into locations.
-
-    Locations that pave the area are sums of the largest bins that fill them: nothing is summed twice.
-    Pseudo-spots are made of the smallest bins there are.
-
-    Raises
-    ------
-    FileNotFoundError
-        If no folder of bins fits.
-    """
-    spot, root = params.spot, Path(folder) / section / "binned_outputs"
-    if tiles(spot):
-        wanted = [side for side in reversed(SIDES_UM) if spot.size_um % side == 0]
-    else:
-        wanted = [side for side in SIDES_UM if side * PARTS <= spot.size_um]
-    for side in wanted:
-        found = Bins(root / f"square_{side:03d}um", side)
-        if (found.folder / FILES["counts"]).is_file():
-            return found
-    if not wanted:
-        raise ValueError(
-            f"params/{params.base}.yaml: a {spot.shape} of {spot.size_um} um is made of bins of 2, 8 or 16 "
-            "um; found none that fit. Choose another size"
-        )
-    present(params, root / f"square_{wanted[0]:03d}um" / FILES["counts"])
-    raise AssertionError("a file that is not there was found")
+def bins_of(params: Params, folder: Path, section: str) -> BinFolder:
+    """Return the bins that the section's locations are sums of, their files present; see `choose_bins`."""
+    bins = choose_bins(Path(folder) / section, params.spot)
+    for kind in FILES:
+        present(params, bins.file(kind))
+    return bins
 
 
 def under_tissue(params: Params, folder: Path, section: str) -> np.ndarray:
     """Return the centres of all bins under tissue that lie on the slide (N, 2), level-0 px."""
     bins = bins_of(params, folder, section)
-    grid = read_grid(bins.file(params, "positions"), bins.side_um)
+    grid = bins.grid()
     place = np.argwhere(grid.under)[:, ::-1]
     px = grid.to_px(centres_um(place, bins.side_um))
     return px[within(px, _size_px(params, folder, section, bins))]
@@ -160,12 +168,13 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     """
     options, place_in_stack = _options(params), layer(params, section)
     bins = bins_of(params, folder, section)
-    grid = read_grid(bins.file(params, "positions"), bins.side_um)
-    um_per_px = _scale(bins.file(params, "scale"), grid, bins.side_um)
+    grid = bins.grid()
+    um_per_px = bins.um_per_px(grid)
     size_px = _size_px(params, folder, section, bins) if slide and section in params.with_slide else None
-    path = bins.file(params, "counts")
+    path = bins.file("counts")
     with Matrix(path) as matrix:
-        layout = lay_out(_places(matrix, grid, bins), bins.side_um, params.spot, grid, size_px)
+        _warn_of_bins(options, section, bins.side_um, len(matrix))
+        layout = lay_out(bins.places(matrix, grid), bins.side_um, params.spot, grid, size_px)
         totals = np.bincount(layout.number, total_counts(matrix, block), len(layout.place) + 1)
         measured = (totals[:-1] > 0) & within(layout.px, size_px)
         measured &= within(layout.px, *_roi(options, section, um_per_px))
@@ -213,70 +222,28 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     return check_section(made, str(path))
 
 
-def _places(matrix: Matrix, grid: Grid, bins: Bins) -> np.ndarray:
-    """Return column and row of the matrix's bins (N, 2), by their names; each is under tissue, once."""
-    side, place = parse_names(matrix.barcodes, str(matrix.path))
-    if side != bins.side_um:
-        raise matrix.refuse(f"{bins.folder.name} has bins of {bins.side_um} um", f"{side} um")
-    column, row = place.T
-    height, width = grid.under.shape
-    known = (column < width) & (row < height)
-    known[known] = grid.under[row[known], column[known]]
-    if not known.all():
-        first = matrix.barcodes[~known][:3].astype(str).tolist()
-        raise matrix.refuse(
-            "every bin of the matrix has a position under tissue", f"{(~known).sum()} without, e.g. {first}"
-        )
-    times = np.bincount(row.astype(np.int64) * width + column, minlength=1)
-    if (times > 1).any():
-        raise matrix.refuse("each barcode occurs once", f"{(times > 1).sum()} repeated")
-    return place
-
-
-def _scale(path: Path, grid: Grid, side_um: int) -> float:
-    """Return um per px as Space Ranger says, or by the pitch of the grid where it does not.
-
-    Never by the resolution tags of the slide, which say 96 dpi.
-    """
-
-    def refuse(requirement: str, found: object) -> ValueError:
-        return ValueError(
-            f"{path}: {requirement}; found {found}. Take the files of one folder, and all of them"
-        )
-
-    try:
-        factors = json.loads(path.read_text())
-        bin_um, diameter = (float(factors[key]) for key in ("bin_size_um", "spot_diameter_fullres"))
-        said = float(factors.get("microns_per_pixel", math.nan))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise refuse("JSON with the numbers bin_size_um and spot_diameter_fullres", repr(error)) from error
-    by_grid = grid.um_per_px
-    if bin_um != side_um:
-        raise refuse(f"bin_size_um is that of the folder, {side_um}", bin_um)
-    if math.isnan(said):
-        warnings.warn(
-            f"{path}: no microns_per_pixel; {by_grid:.5f} um per px are taken from the pitch of the grid",
-            stacklevel=3,
-        )
-        said = by_grid
-    elif abs(diameter * said / side_um - 1) > SIDES_DIFFER:
-        raise refuse("spot_diameter_fullres is bin_size_um / microns_per_pixel", f"{diameter} and {said}")
-    if abs(said / by_grid - 1) > SCALES_DIFFER:
-        raise refuse(f"microns_per_pixel is that of the positions, {by_grid:.5f}", said)
-    return said
-
-
-def _size_px(params: Params, folder: Path, section: str, bins: Bins) -> np.ndarray:
+def _size_px(params: Params, folder: Path, section: str, bins: BinFolder) -> np.ndarray:
     """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
     from stlib.slide import image_size  # counts alone need no image library
 
     size_px = np.array(image_size(image(params, folder, section)))
-    check_slide_size(size_px, bins.file(params, "scale"), HIRES_PX)
+    check_slide_size(size_px, bins.file("scale"), HIRES_PX)
     return size_px
 
 
+def _warn_of_bins(options: Options, section: str, side_um: int, found: int) -> None:
+    """Warn if a section has another number of bins under tissue than its source is known to have."""
+    expected = options.bins.get(section, {}).get(side_um, found)
+    if found != expected:
+        warnings.warn(
+            f"section '{section}': {found:,} bins of {side_um} um under tissue; expected {expected:,}. It may "
+            "be another release of the slide",
+            stacklevel=3,
+        )
+
+
 def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the far and the near corner of the region of interest, px; the far one None: the whole slide."""
+    """Return far and near corner of the region of interest, px; no far one for the whole slide."""
     named = [options.roi_px.get(section), options.roi_um.get(section)]
     corners = [corner for corner in named if corner is not None]
     if not corners:
