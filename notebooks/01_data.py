@@ -20,7 +20,7 @@ from stlib.slide import Slide
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/
-data: str = ""  # folder with a local copy of the raw files; empty: download or generate them
+data: str = ""        # folder with a local copy of the raw files; empty: download or generate them
 
 # %%
 p = parameters(globals(), "01_data")

@@ -16,10 +16,10 @@ from stlib.results import Run
 from stlib.splits import folds
 
 # %% tags=["parameters"]
-dataset: str = "toy"  # a file in params/
-model: str = "asign"  # a file in stlib/models/, with @variant if wanted; "controls": all untrained ones
+dataset: str = "toy"     # a file in params/
+model: str = "asign"     # a file in stlib/models/, with @variant if wanted; "controls": all untrained ones
 setting: str = "strict"  # strict, or published: the papers' own choices
-seed: int = 0  # of weights, order of batches and augmentation
+seed: int = 0            # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "05_train_3d")

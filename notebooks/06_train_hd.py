@@ -18,10 +18,10 @@ from stlib.sections import load_sections
 from stlib.splits import folds
 
 # %% tags=["parameters"]
-dataset: str = "toy_hd@16um"  # a file in params/ at one of its sizes
-model: str = "magnet"  # a file in stlib/models/, with @variant if wanted; "controls": all untrained ones
-setting: str = "strict"  # strict, or published: the papers' own choices
-seed: int = 0  # of weights, order of batches and augmentation
+dataset: str = "toy_hd@16um"  # a file in params/, at one of its sizes
+model: str = "magnet"         # a file in stlib/models/, with @variant if wanted; "controls": the untrained
+setting: str = "strict"       # strict, or published: the papers' own choices
+seed: int = 0                 # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "06_train_hd")
@@ -39,9 +39,9 @@ for member in run.members:
 # %% [markdown]
 # ## What was sampled, and the levels around it
 #
-# Of millions of bins a few squares are kept: whole neighbourhoods, because a graph of single bins drawn from a
-# slide has no neighbours. Around each location lie its own patch and the cells of two grids; a cell is
-# labelled by all that was measured in it, not by the sample alone.
+# Of millions of bins a few squares are kept: whole neighbourhoods, because single bins drawn from a slide
+# have no neighbours. Around each location lie its own patch and the cells of two grids; a cell is labelled by
+# all that was measured in it, not by the sample alone.
 
 # %%
 first = next(iter(load_sections(params, params.with_slide[:1]).values()))

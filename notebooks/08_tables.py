@@ -16,7 +16,7 @@ from stlib.scores import by_patient, frame, patient_scores
 from stlib.tables import absences, load_table, runs_needed
 
 # %% tags=["parameters"]
-dataset: str = "toy"  # a file in params/
+dataset: str = "toy"   # a file in params/
 table: str = "table1"  # a file in tables/
 
 # %%

@@ -17,8 +17,8 @@ from stlib.expression import common_genes, top_mean_panel
 from stlib.results import Run
 
 # %% tags=["parameters"]
-dataset: str = "toy"  # a file in params/
-data: str = ""  # folder with a local copy of the raw files; empty: the house's own
+dataset: str = "toy"     # a file in params/
+data: str = ""           # folder with a local copy of the raw files; empty: the house's own
 missing: str = "refuse"  # where a section's files are absent: refuse, or skip (the numbers are then others)
 
 # %%

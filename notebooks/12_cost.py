@@ -18,7 +18,7 @@ from stlib.results import Run, device
 from stlib.tables import absences, load_costs
 
 # %% tags=["parameters"]
-dataset: str = "toy"  # a file in params/
+dataset: str = "toy"          # a file in params/
 table: str = "asign_tables1"  # a file in tables/, of the kind `costs`
 
 # %%

@@ -86,9 +86,9 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         One line per row and metric, in the table's order: `protocol`, `setting`, `size`, `label`, `model`,
         `role`, `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds:
-        `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for one);
-        `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of the
-        methods of its protocol, setting and size; `beaten`: a method that is no better than the best control
+        `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for
+        one); `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of
+        the methods of its protocol, setting and size; `beaten`: a method that is no better than the best control
         there.
     """
     printed = published()
