@@ -29,6 +29,7 @@ def section_fields(
     encoder: Encoder,
     seen: np.ndarray,
     intra: int,
+    tile_of: Section | None = None,
 ) -> dict[str, Tensor]:
     """Return the fields of one section.
 
@@ -46,6 +47,8 @@ def section_fields(
         Locations whose counts may be read (N,); those of the others are never looked at.
     intra
         Nearest neighbours in the graph; squares have those that they touch.
+    tile_of
+        The section that this one is a tile of: features are standardised as there, and not kept.
     """
     n = len(section)
     counts = _where(seen, expression.panel_counts(section, panel)) if seen.any() else _nothing(n, len(panel))
@@ -59,9 +62,10 @@ def section_fields(
         "depth": torch.from_numpy(_where(seen, np.asarray(depth, np.float32).ravel())),
     }
     if needs & {"features", "relative", "cross", "neighbours", "imputed", "readout"}:
-        fields["features"] = _features(params, section, "spot", encoder)
+        fields["features"] = _features(params, section, "spot", encoder, kept=tile_of is None)
     if needs & {"relative", "imputed", "readout"}:
-        fields["relative"] = standardised(fields["features"])
+        whole = fields["features"] if tile_of is None else _features(params, tile_of, "spot", encoder)
+        fields["relative"] = standardised(fields["features"], whole)
     if needs & {"counts", "imputed"}:
         fields["counts"] = torch.from_numpy(counts)
     if "neighbours" in needs:
@@ -134,9 +138,13 @@ def stack_fields(
     }
 
 
-def standardised(x: Tensor) -> Tensor:
-    """Return features (N, D) with mean 0 and deviation 1 over their rows; a constant one becomes 0."""
-    return (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)
+def standardised(x: Tensor, over: Tensor | None = None) -> Tensor:
+    """Return features (N, D) with mean 0 and deviation 1 over their rows, or those of `over` (M, D).
+
+    A constant one becomes 0.
+    """
+    over = x if over is None else over
+    return (x - over.mean(0)) / over.std(0, correction=0).clamp(min=1e-6)
 
 
 def _contours(section: Section, registration: Registration, radius_px: float) -> np.ndarray:
@@ -204,8 +212,8 @@ def _cell_counts(section: Section, panel: Sequence[str], level: str, wanted: np.
     return counts[rows][:, section.columns(panel)].toarray()
 
 
-def _features(params: Params, section: Section, level: str, encoder: Encoder) -> Tensor:
-    return torch.from_numpy(np.array(features.features(params, section, level, encoder)))
+def _features(params: Params, section: Section, level: str, encoder: Encoder, kept: bool = True) -> Tensor:
+    return torch.from_numpy(np.array(features.features(params, section, level, encoder, kept)))
 
 
 def _pitch_px(section: Section) -> float:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from stlib import paths, plots
 from stlib.alignment import Registration, rescale
+from stlib.lattice import lattice
 from stlib.params import Params
 from stlib.plots import DOUBLE_MM
 from stlib.sections import Section, load_sections
@@ -95,20 +96,10 @@ def sizes(datasets: Sequence[Params], section: str) -> Figure:
     figure, (axes,) = plots.grid(1, len(found), min(DOUBLE_MM, 58 * len(found)), 66)
     for one, ax in zip(found, axes, strict=True):
         plots.picture(image, um_per_px, ax)
-        places = (_lattice(one, corner, side) - corner) * um_per_px
+        places = (lattice(one, corner, corner + side)[1] - corner) * um_per_px
         plots.outlines(places, one.size_um, ax, "black", shape=one.shape)
         ax.set(xlim=(0, side_um), ylim=(side_um, 0), title=f"{one.shape}s of {one.size_um:g} um")
     return figure
-
-
-def _lattice(section: Section, corner: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Return where locations lie in a rectangle of the slide, whether or not they were sampled (N, 2), px."""
-    affine = np.linalg.lstsq(np.c_[section.array, np.ones(len(section))], section.position)[0]  # (3, 2)
-    edges = corner + np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * side
-    ends = np.rint((edges - affine[2]) @ np.linalg.inv(affine[:2]))
-    low, high = ends.min(0).astype(int), ends.max(0).astype(int) + 1
-    array = np.stack(np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1])), -1).reshape(-1, 2)
-    return array @ affine[:2] + affine[2]
 
 
 def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:

@@ -88,8 +88,8 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
         `role`, `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds:
         `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for
         one); `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of
-        the methods of its protocol, setting and size; `beaten`: a method that is no better than the best control
-        there.
+        the methods of its protocol, setting and size; `beaten`: a method that is no better than the best
+        control there.
     """
     printed = published()
     lines = []
