@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.lattice import lattice
 from stlib.models import build, method
 from stlib.sections import load_sections
-from stlib.splits import folds
 from stlib.tiles import TileFeed, Tiles
-from stlib.train import FED, config_of, panel_of
+from stlib.train import FED, config_of
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,7 @@ def trained(toy_hd, slide):
     def make(name):
         torch.manual_seed(0)
         config, kind = config_of(toy_hd, name, "hd"), method(name)
-        panel = panel_of(
-            toy_hd, folds(toy_hd, "hd")[0], slide[0] | {"P3": slide[0]["P2"], "P4": slide[0]["P2"]}
-        )
+        panel = top_mean_panel(slide[0].values(), toy_hd.panel.size)
         feed = Feed(
             toy_hd, slide[0], panel, unit=kind.UNIT, needs=kind.needs(config), protocol="hd",
             **{field: getattr(config, field) for field in FED},

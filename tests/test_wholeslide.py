@@ -86,9 +86,7 @@ def test_a_model_that_looks_everywhere_is_refused(toy_hd):
 
 
 def test_neighbours_that_are_no_squares_are_refused(model):
-    with pytest.raises(
-        ValueError, match="MagNet looks at neighbours, and only squares.*found circles in par"
-    ):
+    with pytest.raises(ValueError, match="MagNet looks at neighbours, and only squares.*found circles"):
         reach_of(model, load_params("toy_hd@55um"))
     alone = build("magnet@no_gat", configure("magnet@no_gat", "hd", **SMALL), Shape(("A",), 52))
     assert reach_of(alone, load_params("toy_hd@55um")) == (0, 1)

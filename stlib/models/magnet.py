@@ -26,7 +26,7 @@ Parameters, with d = width, D = features, L = rounds, m = transformer_layers: th
 outputs, and its layer n d + d; 2 (D d + d) of the cells; 2 x 3 (d^2 + d) of the cross-attention; 3 d^2 + d of
 the fusion; 3 L (2 (d^2 + d) + 2 d) of the graphs; for each of the three heads m (12 d^2 + 13 d) of its
 transformer, t d + t of its t tokens (3 L of a location, L of a cell), 2 d of the norm, d G + G of the genes:
-96,559,805 with ResNet50, 250 genes. The paper gives no number; its released code has 111,405,870, of which
+96,737,085 with ResNet50, 250 genes. The paper gives no number; its released code has 111,405,870, of which
 34 million have no effect: no reference.
 
 Differences from the paper
