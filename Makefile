@@ -3,12 +3,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d tables ablations figures audit cost,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost,runs/$(step)/%/run.json)
 
-DATASET ?= toy#       a file in params/
+DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
 MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if wanted
-PROTOCOL ?= 2d#       of `make train`: 2d or 3d
+PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
 SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train`
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -55,6 +55,10 @@ lab: $(READY)  ## JupyterLab, where the .py notebooks open as notebooks
 
 # ---- steps: every target is a run.json, written last of all by its notebook -------------------------------------
 words = $(subst /, ,$*)
+params = params/$(firstword $(subst @, ,$(1))).yaml
+# the datasets that DATASET stands for, and how far each is prepared: sections without a stack are not aligned
+datasets = $(or $(SIZED_$(DATASET)),$(DATASET))
+prepared = $(foreach one,$(datasets),runs/$(if $(findstring @,$(one)),preprocessing,registration)/$(one)/run.json)
 # $(1): the notebook's parameters. A run whose fingerprint still holds is only touched.
 define execute
 	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),"$(DATA)"); then touch $@; else $(call papermill,$(1)); fi
@@ -72,7 +76,7 @@ build/%.ipynb: notebooks/%.py $(READY)
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)
-runs/data/%/run.json: build/01_data.ipynb params/%.yaml $(if $(DATA),build/%.source)
+runs/data/%/run.json: build/01_data.ipynb $$(call params,$$*) $(if $(DATA),build/%.source)
 	$(call execute,-r dataset $* -r data "$(DATA)")
 build/%.source: FORCE $(READY)  # changes with the files of DATA
 	@mkdir -p $(@D); $(PY) -m stlib.fingerprint "$(DATA)" > $@.partial; cmp -s $@.partial $@ && rm $@.partial || mv $@.partial $@
@@ -84,6 +88,8 @@ runs/registration/%/run.json: build/03_registration.ipynb runs/preprocessing/%/r
 # the stem is <dataset>/<model>/<setting>-s<seed>
 train = -r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -r setting $(word 1,$(subst -s, ,$(word 3,$(words)))) -p seed $(word 2,$(subst -s, ,$(word 3,$(words))))
 runs/2d/%/run.json: build/04_train_2d.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json
+	$(call execute,$(train))
+runs/hd/%/run.json: build/06_train_hd.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
 runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
@@ -101,12 +107,12 @@ runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/dat
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
 # ---- targets by name --------------------------------------------------------------------------------------------
-data: runs/data/$(DATASET)/run.json  ## fetch, verify and prepare DATASET
-prepare: runs/registration/$(DATASET)/run.json  ## patches, features, graph and registration of DATASET
+data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
+prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
-ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN buys, from the runs of its Tables II, III and IV
+ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
 	@cat results/$(DATASET)/ablations.md
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
 audit:  ## the control table from counts alone (DATASET=her2st)
@@ -115,10 +121,12 @@ audit:  ## the control table from counts alone (DATASET=her2st)
 
 rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
+	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
 	@$(PY) -m stlib.rendered
 
 test: $(READY)  ## all tests: library, models, notebooks
 	@$(MAKE) prepare DATASET=toy
+	@$(MAKE) prepare DATASET=toy_hd@16um
 	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) test-notebooks
 # not re-run: 07 needs every run of the ablations, 12 takes minutes and measures time

@@ -1,9 +1,9 @@
 # %% [markdown]
-# # 07 Ablations: what each part of ASIGN buys
+# # 07 Ablations: what each part of ASIGN or MagNet buys
 #
 # **Question.** What does a model lose without one of its parts, in the same patients?
 #
-# **In:** the predictions of the runs of ASIGN's Tables II, III and IV. **Out:**
+# **In:** the predictions of the runs of ASIGN's Tables II, III and IV, or MagNet's 2 and 3. **Out:**
 # `results/<dataset>/ablations`, `figures/<dataset>/ablations.png`. **Time:** seconds; nothing is trained.
 
 # %%
@@ -13,7 +13,7 @@ from stlib import comparisons, figures, metrics, overviews, paths, show
 from stlib.cell import parameters
 from stlib.results import Run
 from stlib.scores import patient_scores
-from stlib.tables import ABLATIONS, load_table
+from stlib.tables import ablations
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/
@@ -34,7 +34,7 @@ display(show.settings(params))
 # replace the first.
 
 # %%
-tables = {name: load_table(name) for name in ABLATIONS}
+tables = ablations(p.dataset)
 scores = {name: patient_scores(table, p.dataset) for name, table in tables.items()}
 found = comparisons.differences(tables, p.dataset, scores)
 drawn = overviews.ablations(found, ["pcc_per_gene", "mse"])

@@ -12,6 +12,7 @@ from IPython.display import display
 from stlib import comparisons, figures, overlays, overviews, paths, show
 from stlib.alignment import load_registration
 from stlib.cell import parameters
+from stlib.params import load_params, sized
 from stlib.profile import panels, profile
 from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
@@ -24,8 +25,10 @@ dataset: str = "toy"  # a file in params/
 # %%
 p = parameters(globals(), "09_figures")
 run = Run("figures", p.dataset).begin()
-params = run.params
-display(show.settings(params))
+datasets = [load_params(name) for name in sized(p.dataset)]  # one, or each of its sizes
+ends = {params.name: params.size and f"_{params.size}" for params in datasets}  # of the names of figures
+for params in datasets:
+    display(show.settings(params))
 
 # %% [markdown]
 # ## Table 1 as dots
@@ -61,10 +64,12 @@ print(tests[tests["metric"] == "pcc_per_gene"][["protocol", "label", "n"]].to_st
 # One colour scale over all panels of a gene. Under each map: the squared error of that gene in that section.
 
 # %%
-for gene in params.showcase:
-    for protocol in params.folds:
-        drawn[f"{gene}_{protocol}"] = figures.gene_across_methods(table, params, protocol, gene)
-        display(drawn[f"{gene}_{protocol}"])
+for params in datasets:
+    for gene in params.showcase:
+        for protocol in params.folds:
+            name = f"{gene}_{protocol}{ends[params.name]}"
+            drawn[name] = figures.gene_across_methods(table, params, protocol, gene)
+            display(drawn[name])
 
 # %% [markdown]
 # ## What the dataset holds (figure 6 of ASIGN)
@@ -73,21 +78,36 @@ for gene in params.showcase:
 # spot.
 
 # %% tags=["nbval-check-output"]
-sections = load_sections(params, params.patient_of)
-counted = profile(params, sections)
-print(counted.to_string())
+sections = {params.name: load_sections(params, params.patient_of) for params in datasets}
+counted = {params.name: profile(params, sections[params.name]) for params in datasets}
+for name, numbers in counted.items():
+    print(name, numbers.to_string(), sep="\n")
 
 # %%
-drawn["asign_figure6"] = overviews.dataset_profile(counted, f"{params.title}: sections with a slide")
-display(drawn["asign_figure6"])
+for params in datasets:
+    name, title = f"asign_figure6{ends[params.name]}", f"{params.title} {params.size}".strip()
+    drawn[name] = overviews.dataset_profile(counted[params.name], f"{title}: sections with a slide")
+    display(drawn[name])
 
 # %% [markdown]
-# ## The genes that are predicted (figure 8 of ASIGN)
+# ## The genes that are predicted (figure 8 of ASIGN, figure 4 of MagNet)
+#
+# By one rule for each dataset and size; a marker may be added by name, and the captions of tables say so.
 
 # %%
-genes, everywhere = panels(params, sections)
-drawn["asign_figure8"] = overviews.gene_list(genes, everywhere, params.showcase)
-display(drawn["asign_figure8"])
+for params in datasets:
+    genes, everywhere = panels(params, sections[params.name])
+    name = f"{'magnet_figure4' if params.size else 'asign_figure8'}{ends[params.name]}"
+    drawn[name] = overviews.gene_list(genes, everywhere, params.showcase)
+    display(drawn[name])
+
+# %% [markdown]
+# ## One piece of tissue under the locations of each size (figure 1 of MagNet)
+
+# %%
+if len(datasets) > 1:
+    drawn["magnet_figure1"] = overlays.sizes(datasets, params.with_slide[0])
+    display(drawn["magnet_figure1"])
 
 # %% [markdown]
 # ## The sections of a block before and after alignment (figure 7 of ASIGN)

@@ -65,13 +65,14 @@ class Batch(Data):
     neighbour_features, neighbour_inside
         NEEDS "neighbours": frozen features of the 5 x 5 patches around each location, row by row, itself the
         13th (N, 25, D), and which of them lie on the slide (N, 25).
-    region_features, region_parent, region_expression, region_edges (and global_...)
+    region_features, region_parent, region_cell, region_expression, region_edges (and global_...)
         NEEDS "levels": features of the grid cells (R, D), standardised within each section, the cell of each
-        location (N,), the label of each cell (R, G), NaN where hidden, and which cells touch (2, E).
+        location (N,), column and row of each cell (R, 2), its label (R, G), NaN where hidden, and which cells
+        are near each other (2, E), see `stlib.graph.grid_graph`.
     edge_index, edge_weight, across
-        NEEDS "graph": neighbours in the same section (2, E), weight 1 / distance in pitches (E,). With
-        "cross" in 3d also those in other sections, weight overlap + cosine similarity; `across` (E,) tells
-        them apart.
+        NEEDS "graph": neighbours in the same section (2, E), of squares those that touch, weight 1 / distance
+        in pitches (E,). With "cross" in 3d also those in other sections, weight overlap + cosine similarity;
+        `across` (E,) tells them apart.
     registered
         NEEDS "cross": position in um in the frame of the stack's middle section (N, 2); NaN where a section
         is not proven to lie there.
@@ -109,8 +110,8 @@ def subset(batch: Batch, rows: Tensor) -> Batch:
             cells, out[f"{level}_parent"] = out[f"{level}_parent"].unique(return_inverse=True)
             place = torch.full((len(batch[f"{level}_features"]),), -1)
             place[cells] = torch.arange(len(cells))
-            out[f"{level}_features"] = batch[f"{level}_features"][cells]
-            out[f"{level}_expression"] = batch[f"{level}_expression"][cells]
+            for kind in ("features", "cell", "expression"):
+                out[f"{level}_{kind}"] = batch[f"{level}_{kind}"][cells]
             out[f"{level}_edges"], _ = _relabel(batch[f"{level}_edges"], place)
     for key in ("radius_um", "pitch_um", "dispersion"):
         if key in batch:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from stlib import metrics
 from stlib.plots import GREY, colour
+from stlib.tables import PLACE
 
 
 def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
@@ -59,13 +60,13 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def _lines(found: pd.DataFrame, ax: Axes) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
-    """Yield the heights and rows of each protocol and setting; then label them."""
+    """Yield the heights and rows of each protocol, size and setting; then label them."""
     ticks, labels, bold, y = [], [], [], 0
-    for (protocol, setting), section in found.groupby(["protocol", "setting"], sort=False):
+    for (protocol, setting, size), section in found.groupby(PLACE, sort=False):
         places = np.arange(y + 1, y + 1 + len(section))
         yield places, section
         ticks += [y, *places]
-        labels += [f"{protocol}, {setting}", *section["label"]]
+        labels += [", ".join(filter(None, (protocol, size, setting))), *section["label"]]
         bold += ["bold", *["normal"] * len(section)]
         y = places[-1] + 1.5
     _label(ax, ticks, labels, bold)
@@ -153,11 +154,12 @@ def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
     ax
         Where to draw.
     """
-    rows = patients.drop_duplicates(["protocol", "setting", "label"])
-    values = patients.groupby(["protocol", "setting", "label"], sort=False)["value"]
+    keys = [*PLACE, "label"]
+    rows = patients.drop_duplicates(keys)
+    values = patients.groupby(keys, sort=False)["value"]
     for places, section in _lines(rows, ax):
         for place, row in zip(places, section.to_dict("records"), strict=True):
-            own = values.get_group((row["protocol"], row["setting"], row["label"])).dropna()
+            own = values.get_group(tuple(row[key] for key in keys)).dropna()
             hue = colour(row["model"]) if row["role"] == "method" else GREY
             _box(own.to_numpy(), place, hue, row["role"] == "method", ax)
             if row["p"] < 0.05:

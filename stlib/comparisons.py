@@ -7,9 +7,9 @@ import pandas as pd
 
 from stlib import metrics
 from stlib.statistics import holm, paired, summary, welch
-from stlib.tables import Table, rows_for
+from stlib.tables import PLACE, Table, rows_for
 
-ROW = ["protocol", "setting", "label", "model", "role"]
+ROW = ["label", "model", "role"]
 
 
 def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
@@ -33,14 +33,14 @@ def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
         protocol, setting and metric.
     """
     parts = []
-    for (protocol, setting, metric), group in patients.groupby(["protocol", "setting", "metric"], sort=False):
-        values = {key: rows.set_index("unit")["value"] for key, rows in group.groupby(ROW[2:], sort=False)}
+    for (*place, metric), group in patients.groupby([*PLACE, "metric"], sort=False):
+        values = {key: rows.set_index("unit")["value"] for key, rows in group.groupby(ROW, sort=False)}
         reference = [value for (_, name, _), value in values.items() if name == model]
         if metrics.find(metric).unit != "patient":
             continue
         lines = []
         for (label, name, role), value in values.items():
-            line = {"protocol": protocol, "setting": setting, "metric": metric, "label": label, "model": name}
+            line = dict(zip(PLACE, place, strict=True)) | {"metric": metric, "label": label, "model": name}
             line |= {"role": role, "against": model, "n": 0}
             if reference and name != model:
                 difference = (value - reference[0]).dropna()
@@ -49,7 +49,7 @@ def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
             lines.append(line)
         part = pd.DataFrame(lines, columns=[*line, *{"difference", "p_welch", "p_paired"} - set(line)])
         parts.append(part.assign(p_holm=holm(part["p_paired"])))
-    order = ["protocol", "setting", "metric", "label", "model", "role", "against", "n", "difference"]
+    order = [*PLACE, "metric", "label", "model", "role", "against", "n", "difference"]
     return pd.concat(parts, ignore_index=True)[[*order, "p_welch", "p_paired", "p_holm"]]
 
 
@@ -70,29 +70,30 @@ def differences(
     Returns
     -------
     pandas.DataFrame
-        One line per variant and metric, from the table that trains it with most seeds: `group` (the table's
-        title), `label`, `model`, `against` (label of the row that it changes), `metric`; `mean` of the
-        differences (variant minus that row, seeds averaged within a patient) over `n` patients with their
-        95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean over
-        patients; `p`, paired over patients, and `p_holm`, corrected for the variants of a metric; `verdict`:
-        ``worse`` or ``better`` than that row if the corrected p is below 0.05, else ``unclear``; `patients`,
-        the differences themselves.
+        One line per variant, size and metric, from the table that trains it with most seeds: `group` (the
+        table's title), `label`, `model`, `size`, `against` (label of the row that it changes), `metric`;
+        `mean` of the differences (variant minus that row, seeds averaged within a patient) over `n` patients
+        with their 95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean
+        over patients; `p`, paired over patients, and `p_holm`, corrected for the variants of a metric;
+        `verdict`: ``worse`` or ``better`` than that row if the corrected p is below 0.05, else ``unclear``;
+        `patients`, the differences themselves.
     """
     lines = []
     for name, table in tables.items():
         rows = rows_for(table, dataset)
-        places = {row.model: place for place, row in enumerate(rows)}
+        places = {(row.size, row.model): place for place, row in enumerate(rows)}
         for place, row in enumerate(rows):
             if "@" not in row.model or row.role != "method":
                 continue
-            whole = places[row.against or row.model.partition("@")[0]]
-            about = {"group": table.title, "label": row.label, "model": row.model}
+            whole = places[row.size, row.against or row.model.partition("@")[0]]
+            about = {"group": table.title, "label": row.label, "model": row.model, "size": row.size}
             about["against"] = rows[whole].label
             for column in table.metrics:
                 ours, theirs = (_by_seed(scores[name], one, column.metric) for one in (place, whole))
                 lines.append(about | {"metric": column.metric} | _spread(ours - theirs))
     found = pd.DataFrame(lines)
-    most = found.sort_values("seeds", ascending=False, kind="stable").drop_duplicates(["model", "metric"])
+    most = found.sort_values("seeds", ascending=False, kind="stable")
+    most = most.drop_duplicates(["model", "size", "metric"])
     found = most.sort_index().reset_index(drop=True)
     found["p_holm"] = found.groupby("metric", sort=False)["p"].transform(holm)
     return found.assign(verdict=[_verdict(line) for line in found.to_dict("records")])

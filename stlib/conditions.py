@@ -30,6 +30,8 @@ def reductions(runs: list[Run]) -> list[str]:
         else "pretrained"
     )
     notes = [f"Frozen features: `{encoder}` ({kind})."]
+    if params.panel.add:
+        notes.append(f"In the panel by name, whatever their counts: {', '.join(params.panel.add)}.")
     if params.training.patience is not None:
         patience = f"{params.training.patience} epochs after the lowest validation error"
         notes.append(f"The choice of the epoch ends {patience}.")

@@ -15,8 +15,8 @@ def common_genes(sections: Iterable[Section]) -> list[str]:
     return [gene for gene in first.genes if gene in shared]
 
 
-def top_mean_panel(sections: Iterable[Section], size: int) -> list[str]:
-    """Return the `size` genes of the highest mean raw count, in descending order.
+def top_mean_panel(sections: Iterable[Section], size: int, add: Iterable[str] = ()) -> list[str]:
+    """Return the `size` genes of the highest mean raw count, in descending order, and those added by name.
 
     The mean is taken over the spots of each section, then over sections without weights (ASIGN, section IV:
     "the highest average expression"; the order of steps is that of ASIGN's released code).
@@ -27,6 +27,8 @@ def top_mean_panel(sections: Iterable[Section], size: int) -> list[str]:
         Those the choice may look at. Under `strict` they hold no spot whose counts are hidden.
     size
         Number of genes.
+    add
+        Genes that follow, unless they are among them.
 
     Raises
     ------
@@ -42,7 +44,8 @@ def top_mean_panel(sections: Iterable[Section], size: int) -> list[str]:
         )
     means = [np.asarray(s.counts[:, s.columns(genes)].mean(0), np.float64).ravel() for s in sections]
     order = np.argsort(-np.mean(means, axis=0), kind="stable")[:size]
-    return [genes[i] for i in order]
+    chosen = [genes[i] for i in order]
+    return chosen + [gene for gene in add if gene not in chosen]
 
 
 def panel_counts(section: Section, panel: list[str]) -> np.ndarray:

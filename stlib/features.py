@@ -59,7 +59,7 @@ def encoder(spec: str, device: str | None = None) -> Encoder:
     return Stain() if spec == "stain" else Timm(spec, device)
 
 
-def patches(params: Params, section: Section, level: str) -> np.ndarray:
+def patches(params: Params, section: Section, level: str, kept: bool = True) -> np.ndarray:
     """Return the patch of each node of a level, cut once.
 
     Parameters
@@ -71,6 +71,8 @@ def patches(params: Params, section: Section, level: str) -> np.ndarray:
     level
         ``spot``: one around each spot. ``region``, ``global``: one for each grid cell that holds a spot, in
         the order of `stlib.graph.grid_parents`.
+    kept
+        False: of a tile of a slide, which is seen once: in memory, and without a bar.
 
     Returns
     -------
@@ -78,17 +80,20 @@ def patches(params: Params, section: Section, level: str) -> np.ndarray:
         uint8 (nodes, P, P, 3), P = out_px; a read-only memory map.
     """
     recipe, centres = _recipe(params, section, level)
-    return _cached(
-        "patches", recipe, _note(params, section, level, centres), _cut(params, section, level, centres)
-    )
+    blocks = _cut(params, section, level, centres, kept)
+    if not kept:
+        return np.concatenate([*blocks])
+    return _cached("patches", recipe, _note(params, section, level, centres), blocks)
 
 
-def features(params: Params, section: Section, level: str, by: Encoder | None = None) -> np.ndarray:
+def features(
+    params: Params, section: Section, level: str, by: Encoder | None = None, kept: bool = True
+) -> np.ndarray:
     """Return the features of each node of a level, encoded once.
 
     Parameters
     ----------
-    params, section, level
+    params, section, level, kept
         See `patches`.
     by
         The encoder. Default: the one that `params.encoder` names.
@@ -101,7 +106,9 @@ def features(params: Params, section: Section, level: str, by: Encoder | None = 
     by = encoder(params.encoder) if by is None else by
     recipe, centres = _recipe(params, section, level)
     recipe |= {"encoder": by.name, "version": by.version}
-    blocks = (by.encode(block) for block in _cut(params, section, level, centres))
+    blocks = (by.encode(block) for block in _cut(params, section, level, centres, kept))
+    if not kept:
+        return np.concatenate([*blocks])
     return _cached("features", recipe, _note(params, section, level, centres), blocks)
 
 
@@ -156,18 +163,20 @@ def _note(params: Params, section: Section, level: str, centres: np.ndarray) -> 
     return {"dataset": params.name, "section": section.name, "level": level, "nodes": len(centres)}
 
 
-def _cut(params: Params, section: Section, level: str, centres: np.ndarray) -> Iterator[np.ndarray]:
+def _cut(
+    params: Params, section: Section, level: str, centres: np.ndarray, bar: bool = True
+) -> Iterator[np.ndarray]:
     """Read the patches block by block."""
     from stlib.slide import Slide
 
     size = params.levels[level]
     with (
         Slide(paths.slide_file(params.name, section.name)) as slide,
-        tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}") as bar,
+        tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown,
     ):
         for i in range(0, len(centres), BATCH):
             yield slide.patches(centres[i : i + BATCH], size.px, size.out_px)
-            bar.update(len(centres[i : i + BATCH]))
+            shown.update(len(centres[i : i + BATCH]))
 
 
 def _cached(

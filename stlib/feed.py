@@ -216,7 +216,7 @@ class Feed:
             section = self.sections[name]
             fields = section_fields(
                 self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra,
-                self.permuted,
+                permuted=self.permuted,
             )  # fmt: skip
             fields["section"] = torch.full((len(section),), self.order[name])
             fields["patient"] = torch.full((len(section),), self.patients[section.patient])

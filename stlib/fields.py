@@ -19,6 +19,7 @@ from stlib.sections import Section
 from stlib.stack import stack_graph
 
 Encoder = features.Encoder
+TOUCHING = 1.5  # pitches: between the diagonal neighbour at 1.41 and the next but one at 2
 
 
 def section_fields(
@@ -29,6 +30,7 @@ def section_fields(
     encoder: Encoder,
     seen: np.ndarray,
     intra: int,
+    tile_of: Section | None = None,
     permuted: bool = False,
 ) -> dict[str, Tensor]:
     """Return the fields of one section.
@@ -46,14 +48,17 @@ def section_fields(
     seen
         Locations whose counts may be read (N,); those of the others are never looked at.
     intra
-        Nearest neighbours in the graph.
+        Nearest neighbours in the graph; squares have those that they touch.
+    tile_of
+        The section that this one is a tile of: features are standardised as there, and not kept.
     permuted
         Whether each node gets the image of another one.
     """
     n = len(section)
 
-    def frozen(level: str) -> Tensor:
-        return _images(features.features(params, section, level, encoder), section, level, permuted)
+    def frozen(level: str, of: Section = section) -> Tensor:
+        found = features.features(params, of, level, encoder, kept=tile_of is None or of is tile_of)
+        return _images(found, of, level, permuted)
 
     counts = _where(seen, expression.panel_counts(section, panel)) if seen.any() else _nothing(n, len(panel))
     depth = section.counts.sum(1) if seen.any() else _nothing(n, 1)
@@ -68,7 +73,8 @@ def section_fields(
     if needs & {"features", "relative", "cross", "neighbours", "imputed", "readout"}:
         fields["features"] = frozen("spot")
     if needs & {"relative", "imputed", "readout"}:
-        fields["relative"] = standardised(fields["features"])
+        over = fields["features"] if tile_of is None else frozen("spot", tile_of)
+        fields["relative"] = standardised(fields["features"], over)
     if needs & {"counts", "imputed"}:
         fields["counts"] = torch.from_numpy(counts)
     if "neighbours" in needs:
@@ -77,10 +83,9 @@ def section_fields(
         fields["neighbour_inside"] = _images(inside, section, "spot", permuted)
     if "levels" in needs:
         for level in LEVELS:
-            fields |= _level(params, section, level, frozen(level), counts)
+            fields |= _level(params, section, panel, level, frozen(level), counts)
     if "graph" in needs:
-        edges, distance = graph.knn_graph(section.position, intra)
-        edges, weight = graph.symmetric(edges, _pitch_px(section) / np.maximum(distance, 1e-6))
+        edges, weight = _neighbours(section, intra)
         fields["edge_index"], fields["edge_weight"] = torch.from_numpy(edges), torch.from_numpy(weight)
     if "rate" in needs:
         if section.rate is None:
@@ -142,9 +147,13 @@ def stack_fields(
     }
 
 
-def standardised(x: Tensor) -> Tensor:
-    """Return features (N, D) with mean 0 and deviation 1 over their rows; a constant one becomes 0."""
-    return (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-6)
+def standardised(x: Tensor, over: Tensor | None = None) -> Tensor:
+    """Return features (N, D) with mean 0 and deviation 1 over their rows, or those of `over` (M, D).
+
+    A constant one becomes 0.
+    """
+    over = x if over is None else over
+    return (x - over.mean(0)) / over.std(0, correction=0).clamp(min=1e-6)
 
 
 def _contours(section: Section, registration: Registration, radius_px: float) -> np.ndarray:
@@ -168,20 +177,58 @@ def _images(found: np.ndarray, section: Section, level: str, permuted: bool) -> 
     return torch.from_numpy(np.array(found[another(section, level, len(found))] if permuted else found))
 
 
+def _neighbours(section: Section, intra: int) -> graph.Edges:
+    """Return the edges within a section (2, E), and 1 / distance in pitches (E,).
+
+    Squares are joined to the 8 that they touch: no ties, and the same whatever else is there.
+    """
+    pitch = _pitch_px(section)
+    if section.shape == "square":
+        edges, distance = graph.radius_graph(section.position, TOUCHING * pitch)
+    else:
+        edges, distance = graph.knn_graph(section.position, intra)
+    return graph.symmetric(edges, pitch / np.maximum(distance, 1e-6))
+
+
 def _level(
-    params: Params, section: Section, level: str, looks: Tensor, counts: np.ndarray
+    params: Params,
+    section: Section,
+    panel: Sequence[str],
+    level: str,
+    looks: Tensor,
+    counts: np.ndarray,
 ) -> dict[str, Tensor]:
     parents, cells = graph.grid_parents(section.position, params.levels[level].px)
     seen = np.isfinite(counts).all(1)
-    label = _nothing(len(cells), counts.shape[1])
     held = np.unique(parents[seen])  # a cell is labelled by those of its spots that may be read
-    label[held] = expression.sum_over(parents[seen], counts[seen], len(cells))[held]
+    label = _nothing(len(cells), counts.shape[1])
+    if level in section.cells and len(held):  # the spots are a sample; the cell sums all that it holds
+        label[held] = _cell_counts(section, panel, level, cells[held])
+    else:
+        label[held] = expression.sum_over(parents[seen], counts[seen], len(cells))[held]
     return {
         f"{level}_parent": torch.from_numpy(parents),
+        f"{level}_cell": torch.from_numpy(cells),
         f"{level}_features": standardised(looks),
         f"{level}_expression": torch.from_numpy(expression.log_proportion(label)),
         f"{level}_edges": torch.from_numpy(graph.grid_graph(cells)),
     }
+
+
+def _cell_counts(section: Section, panel: Sequence[str], level: str, wanted: np.ndarray) -> np.ndarray:
+    """Return the counts of all that was measured in some cells (R, G)."""
+    index, counts = section.cells[level]
+    _, code = np.unique(np.concatenate([index, wanted]), axis=0, return_inverse=True)
+    place = np.full(len(code), -1)
+    place[code[: len(index)]] = np.arange(len(index))
+    rows = place[code[len(index) :]]
+    absent = wanted[rows < 0].tolist()
+    if absent:
+        raise ValueError(
+            f"section '{section.name}': each {level} cell with a location has the sum of its counts, found "
+            f"none for {len(absent)}, e.g. {absent[0]}. If `levels` changed since then, run `make data` again"
+        )
+    return counts[rows][:, section.columns(panel)].toarray()
 
 
 def _pitch_px(section: Section) -> float:

@@ -112,15 +112,15 @@ def gene_across_methods(
     params
         The dataset.
     protocol
-        ``2d`` or ``3d``.
+        ``2d``, ``3d`` or ``hd``.
     gene
         Its name; where the fold's panel lacks it, the figure says so.
     load
         Run -> predictions. Default: from the run's folder.
     """
     fold, (patient, *_) = next(iter(params.folds[protocol].items()))
-    shown = {}
-    for row in [row for row in rows_for(table, params.name) if row.protocol == protocol]:
+    shown, place = {}, (protocol, params.size)
+    for row in [row for row in rows_for(table, params.name) if (row.protocol, row.size) == place]:
         predictions = load(runs_of(table, row, params.name)[0]).fold(fold)
         if gene not in predictions.genes:
             return _sentence(f"{gene} is not in the panel of fold {fold} ({protocol})")

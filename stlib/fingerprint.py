@@ -139,10 +139,11 @@ def weights_hash(file: Path) -> str:
     return kept_hash(file, kept) if file.exists() or kept.exists() else "absent"
 
 
-def data_hash(dataset: str, *, registered: bool = False) -> str:
+def data_hash(datasets: list[str], *, registered: bool = False) -> str:
     """Return the hash of the prepared sections, and of their alignment if the run uses it."""
-    folder = paths.processed(dataset)
-    files = [folder / "manifest.json"] + [folder / "registration.json"] * registered
+    folders = [paths.processed(dataset) for dataset in datasets]
+    names = ["manifest.json"] + ["registration.json"] * registered
+    files = [folder / name for folder in folders for name in names]
     return text_hash([file_hash(path) if path.exists() else "absent" for path in files])
 
 

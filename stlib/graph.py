@@ -61,6 +61,36 @@ def knn_graph(position: np.ndarray, k: int, group: np.ndarray | None = None) -> 
     return np.stack([source, target])[:, order], distance[order].astype(np.float32)
 
 
+def radius_graph(position: np.ndarray, radius: float) -> Edges:
+    """Join the nodes that are nearer to each other than `radius`, both ways and without self loops.
+
+    Parameters
+    ----------
+    position
+        Coordinates (N, 2), any unit.
+    radius
+        In the same unit.
+
+    Returns
+    -------
+    tuple
+        edge_index (2, E), and distance (E,) float32.
+
+    Examples
+    --------
+    >>> radius_graph([[0, 0], [1, 1], [3, 0]], 1.5)[0]
+    array([[1, 0],
+           [0, 1]])
+    """
+    position = coordinates(position)
+    check(radius > 0, f"a radius graph needs a radius above 0, got {radius}")
+    pairs = cKDTree(position).query_pairs(radius, output_type="ndarray").T.astype(np.int64)
+    source, target = np.concatenate([pairs, pairs[::-1]], 1)
+    order = np.lexsort((source, target))
+    edges = np.stack([source, target])[:, order]
+    return edges, np.linalg.norm(position[edges[0]] - position[edges[1]], axis=1).astype(np.float32)
+
+
 def symmetric(edge_index: np.ndarray, edge_weight: np.ndarray) -> Edges:
     """Return the union of the edges and their reverses; of two weights of a pair the larger one stays."""
     source, target = np.concatenate([edge_index, edge_index[::-1]], 1).astype(np.int64)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
+from torch_geometric.nn import GATv2Conv
 
+from stlib import encoders
+from stlib.batch import Batch
 from stlib.losses import seen
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -154,6 +157,80 @@ class ArrayPosition(nn.Module):
                 "corner, or train a model on data of that size"
             )
         return self.column(place[:, 0]) + self.row(place[:, 1])
+
+
+class PatchEncoder(nn.Module):
+    """Encode the patch of each location: by a network that is trained, or from its frozen features.
+
+    Parameters
+    ----------
+    encoder
+        See `stlib.encoders`; ``frozen`` takes `relative` in its place, for machines without weights or GPU.
+    features
+        Width D of the frozen features.
+    width
+        d.
+    dropout
+        Between the two layers that follow frozen features.
+    """
+
+    def __init__(self, encoder: str, features: int, width: int, dropout: float):
+        super().__init__()
+        self.frozen = encoder == "frozen"
+        if self.frozen:
+            layers = nn.Linear(features, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width)
+        else:
+            network = encoders.backbone(encoder)
+            layers = Pixels(), network, nn.Linear(encoders.width(network), width)
+        self.encode = nn.Sequential(*layers)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return (N, d)."""
+        if self.frozen:
+            return self.encode(batch.relative)
+        return self.encode(batch.patch) if self.training else in_chunks(self.encode, batch.patch)
+
+
+class GraphRounds(nn.Module):
+    """Stack residual rounds of graph attention; return the node features after each."""
+
+    def __init__(self, width: int, heads: int, rounds: int, edge_dim: int | None):
+        super().__init__()
+        self.rounds = nn.ModuleList(
+            GATv2Conv(width, width // heads, heads, edge_dim=edge_dim, fill_value=0.0) for _ in range(rounds)
+        )
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+        """Return (N, L, d) from node features (N, d) and edges (2, E)."""
+        out = []
+        for convolve in self.rounds:
+            x = x + torch.relu(convolve(x, edge_index, edge_attr))
+            out.append(x)
+        return torch.stack(out, 1)  # (N, L, d)
+
+
+class LevelHead(nn.Module):
+    """Refine the tokens of each node, weigh and sum them, and predict the genes."""
+
+    def __init__(self, width: int, heads: int, layers: int, dropout: float, tokens: int, genes: int):
+        super().__init__()
+        self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True)
+        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.weight = nn.Parameter(torch.zeros(tokens)) if tokens > 1 else None  # a single token needs none
+        self.norm = nn.LayerNorm(width)
+        self.genes = GeneHead(width, genes)
+        nn.init.zeros_(self.genes.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return (N, G) from tokens (N, T, d)."""
+        refined = self.transformer(tokens + self.position)
+        summed = (
+            refined[:, 0]
+            if self.weight is None
+            else torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)
+        )
+        return self.genes(self.norm(summed))
 
 
 def in_chunks(encode: Callable[[Tensor], Tensor], patch: Tensor, size: int = 128) -> Tensor:

@@ -1,6 +1,6 @@
 """What stands where in a table of scores: titles, cells, and the remarks under it; `stlib.render` writes it.
 
-One section per protocol and setting; ours, and where a paper reports the number, its value and the
+One section per protocol, size and setting; ours, and where a paper reports the number, its value and the
 difference. The best method of a section is bold; ‡ marks a method that is no better than the best control.
 """
 
@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from stlib import metrics
-from stlib.tables import Declared, Table
+from stlib.tables import PLACE, Declared, Table
 
 SECTIONS = {
     "2d": "2d: an unseen patient, from slides alone",
     "3d": "3d: one section measured, its neighbours imputed",
+    "hd": "hd: bins and pseudo-spots of an unseen slide",
 }
 
 
@@ -79,7 +80,7 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
     parts = {column.metric: _parts(found[found["metric"] == column.metric]) for column in table.metrics}
     heads = [(_head(name), part) for name, shown in parts.items() for part in shown]
     blocks = []
-    for (protocol, setting), group in found.groupby(["protocol", "setting"], sort=False):
+    for (protocol, setting, size), group in found.groupby(PLACE, sort=False):
         lines = []
         for (label, role), row in group.groupby(["label", "role"], sort=False):
             line = row.set_index("metric")
@@ -87,7 +88,7 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
                 _cell(line.loc[name], part, table.decimals) for name, shown in parts.items() for part in shown
             ]
             lines.append((label, role, cells))
-        blocks.append(Block(f"{SECTIONS[protocol]} ({setting})", lines))
+        blocks.append(Block(f"{SECTIONS[protocol]}{size and f', {size}'} ({setting})", lines))
     said = [*table.notes, *notes]
     under = [text for text in (what_a_constant_scores(table, found), *said, *remarks(table, found)) if text]
     return Layout(table.name, table.caption, heads, blocks, under, said, round_numbers(found, table.decimals))
@@ -167,10 +168,9 @@ def what_a_constant_scores(table: Table, found: pd.DataFrame) -> str:
 
 
 def _places(found: pd.DataFrame) -> pd.Series:
-    """Name the section that each number stands in: its protocol, and its setting where the table has two."""
-    if found["setting"].nunique() == 1:
-        return found["protocol"]
-    return found["protocol"] + ", " + found["setting"]
+    """Name the section that each number stands in: protocol, size, and setting where the table has two."""
+    words = ["protocol", "size"] if found["setting"].nunique() == 1 else ["protocol", "size", "setting"]
+    return found[words].agg(lambda row: ", ".join(filter(None, row)), axis=1)
 
 
 def remarks(table: Table, found: pd.DataFrame) -> list[str]:

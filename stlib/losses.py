@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from stlib.batch import LEVELS, Batch
+
 EPS = 1e-8  # under the root, as in ASIGN's released loss
 
 
@@ -64,6 +66,31 @@ def pearson_loss(a: Tensor, b: Tensor) -> Tensor:
     b = b - b.mean(1, keepdim=True)
     r = (a * b).sum(1) / ((a**2).sum(1) * (b**2).sum(1) + EPS).sqrt()
     return 1 - r.mean()
+
+
+def with_levels(
+    loss: Tensor, batch: Batch, out: dict[str, Tensor], rows: Tensor, pearson: float, consistency: float
+) -> Tensor:
+    """Return a loss plus what the coarser levels add (ASIGN eq. 9 and 10, MagNet eq. 3 and 4).
+
+    Of each level l, P(p_l, y_l) over its labelled cells, and P(p_s, p_l) of the locations with their cells.
+
+    Parameters
+    ----------
+    loss
+        Of the locations.
+    batch, out
+        What a model was given, and what it predicts: ``expression`` and the levels.
+    rows
+        Locations that are held against their cells (N,), bool.
+    pearson, consistency
+        Weights of the two terms.
+    """
+    for level in LEVELS:
+        p_l, parent = out[level], batch[f"{level}_parent"][rows]
+        loss = loss + pearson * pearson_loss(p_l, batch[f"{level}_expression"])
+        loss = loss + consistency * pearson_loss(out["expression"][rows], p_l[parent])
+    return loss
 
 
 def pearson_loss_per_gene(a: Tensor, b: Tensor) -> Tensor:

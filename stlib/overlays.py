@@ -3,7 +3,7 @@
 Each function returns a figure that no window holds (`display` shows it once), as those of `stlib.figures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from stlib import paths, plots
 from stlib.alignment import Registration, rescale
+from stlib.lattice import lattice
 from stlib.params import Params
 from stlib.plots import DOUBLE_MM
 from stlib.sections import Section, load_sections
@@ -36,6 +37,68 @@ def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
     for ax, (name, image) in zip(axes.flat, images.items(), strict=False):
         ax.imshow(image, interpolation="antialiased")
         ax.set_title(name)
+    return figure
+
+
+def levels(params: Params, section: Section) -> Figure:
+    """Draw the locations of a section on its slide, and one of them with its patch and the cells around it.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    section
+        With a slide.
+    """
+    wide = params.levels["global"].px
+    middle = section.position[np.argmin(((section.position - section.position.mean(0)) ** 2).sum(1))]
+    corner = np.floor(middle / wide - 1).astype(int) * wide  # one cell around that of the location
+    with Slide(paths.slide_file(params.name, section.name)) as slide:
+        image, scale = slide.thumbnail(max(OVERLAY_UM / 4, slide.um_per_px.max()))
+        near = slide.read(*corner, 3 * wide, 3 * wide)
+        um_per_px = slide.um_per_px
+    figure, ((left, right),) = plots.grid(1, 2, 140, 70)
+    plots.picture(image, scale * um_per_px, left)
+    left.set_title(f"{section.name}: {len(section)} locations of {section.size_um:g} um")
+    plots.outlines(section.position * um_per_px, section.size_um, left, "black", shape=section.shape)
+    plots.picture(near, um_per_px, right)
+    places = (section.position - corner) * um_per_px
+    inside = ((places > 0) & (places < near.shape[0] * um_per_px.mean())).all(1)
+    plots.outlines(places[inside], section.size_um, right, "black", shape=section.shape)
+    for level, hue in (("spot", "black"), ("region", "#0072B2"), ("global", "#D55E00")):
+        px = params.levels[level].px
+        centre = middle if level == "spot" else (np.floor(middle / px) + 0.5) * px
+        at = ((centre - corner) * um_per_px)[None]
+        plots.outlines(at, px * um_per_px.mean(), right, hue, level, shape="square", width=1.4)
+    right.legend(loc="upper right")
+    right.set_title("one location: its patch (spot), the cells it lies in")
+    return figure
+
+
+def sizes(datasets: Sequence[Params], section: str) -> Figure:
+    """Draw one piece of a slide under the locations of each size of a dataset: figure 1 of MagNet.
+
+    Parameters
+    ----------
+    datasets
+        The dataset at its sizes.
+    section
+        Of which the piece about the middle of the coarsest size's locations is drawn.
+    """
+    found = [load_sections(params, [section])[section] for params in datasets]
+    coarse = max(found, key=lambda one: one.pitch_um)
+    middle = coarse.position[np.argmin(((coarse.position - coarse.position.mean(0)) ** 2).sum(1))]
+    side_um = 4 * coarse.pitch_um
+    with Slide(paths.slide_file(datasets[0].name, section)) as slide:
+        side = np.rint(side_um / slide.um_per_px).astype(int)
+        corner = np.rint(middle - side / 2).astype(int)
+        image, um_per_px = slide.read(*corner, *side), slide.um_per_px
+    figure, (axes,) = plots.grid(1, len(found), min(DOUBLE_MM, 58 * len(found)), 66)
+    for one, ax in zip(found, axes, strict=True):
+        plots.picture(image, um_per_px, ax)
+        places = (lattice(one, corner, corner + side)[1] - corner) * um_per_px
+        plots.outlines(places, one.size_um, ax, "black", shape=one.shape)
+        ax.set(xlim=(0, side_um), ylim=(side_um, 0), title=f"{one.shape}s of {one.size_um:g} um")
     return figure
 
 

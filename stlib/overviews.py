@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from stlib import charts
 from stlib.plots import DOUBLE_MM, GREY, grid
+from stlib.tables import PLACE
 
 BLUE, RED = "#0072B2", "#D55E00"
 MOST = 10  # columns of genes
@@ -49,7 +50,7 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
         From `stlib.comparisons.against`.
     """
     names = [name for name in SHOWN if name in set(patients["metric"])]
-    keys = ["protocol", "setting", "metric", "label"]
+    keys = [*PLACE, "metric", "label"]
     drawn = patients[patients["metric"].isin(names)]  # the unit of the others may be a fold
     drawn = drawn.merge(tests[[*keys, "p_welch"]].rename(columns={"p_welch": "p"}), on=keys, how="left")
     figure, axes = _panels(drawn.drop_duplicates(keys), names)
@@ -68,7 +69,7 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
 def _panels(found: pd.DataFrame, names: Sequence[str]) -> tuple[Figure, np.ndarray]:
     """Return a figure of one panel per metric, high enough for the rows of a table."""
     lines = len(found) // len(found["metric"].unique())
-    lines = lines + 1.5 * found.groupby(["protocol", "setting"]).ngroups
+    lines = lines + 1.5 * found.groupby(PLACE).ngroups
     figure, (axes,) = grid(1, len(names), DOUBLE_MM, 4.2 * lines + 18)
     return figure, axes
 
@@ -90,8 +91,8 @@ def ablations(found: pd.DataFrame, names: Sequence[str]) -> Figure:
     names
         Which metrics.
     """
-    once = found.drop_duplicates(["model", "metric"])
-    once = once.assign(group=once["group"].str.removeprefix("ASIGN "))
+    once = found.drop_duplicates(["model", "size", "metric"])
+    once = once.assign(group=once["group"].str.removeprefix("ASIGN ").str.removeprefix("MagNet "))
     lines = len(once) / once["metric"].nunique() + 1.5 * once["group"].nunique()
     figure, (axes,) = grid(1, len(names), DOUBLE_MM, 4.6 * lines + 24)
     for ax, name in zip(axes, names, strict=True):

@@ -75,9 +75,10 @@ class Sample(Record):
 
 
 class Panel(Record):
-    """The genes that are predicted: the `size` genes of highest mean raw count."""
+    """The genes that are predicted: the `size` genes of highest mean raw count, and those named besides."""
 
     size: int = Field(gt=0)
+    add: list[str] = []  # markers that a figure shows; at the end of the panel, unless they are in it
     choice: Literal["setting", "published"] = "setting"  # published: all sections choose, also under strict
 
 
@@ -156,6 +157,11 @@ class Params(Record):
     def base(self) -> str:
         """The name without a size: that of the file, the raw data and the slides."""
         return self.name.split("@")[0]
+
+    @property
+    def size(self) -> str:
+        """The size that the name ends in; empty for a dataset without sizes."""
+        return self.name.partition("@")[2]
 
     @property
     def patient_of(self) -> dict[str, str]:
@@ -269,10 +275,15 @@ def sizes_of(base: str) -> list[str]:
     return list(_content(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
 
 
+def sized(dataset: str) -> list[str]:
+    """Return the datasets that a name stands for: itself, or each of its sizes where it leaves them open."""
+    sizes = [] if "@" in dataset else sizes_of(dataset)
+    return [f"{dataset}@{size}" for size in sizes] or [dataset]
+
+
 def dataset_names() -> list[str]:
     """Return every dataset there is, each size of its own."""
-    bases = sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
-    return [name for base in bases for name in [f"{base}@{size}" for size in sizes_of(base)] or [base]]
+    return [name for path in sorted(paths.PARAMS.glob("*.yaml")) for name in sized(path.stem)]
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import EllipseCollection
+from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.figure import Figure
 
 STYLE = Path(__file__).with_name("style.mplstyle")
@@ -142,13 +142,24 @@ def _bar_um(width_um: float) -> float:
     return float(max(step * exponent for step in (1, 2, 5) if step * exponent <= width_um / 3))
 
 
-def outlines(positions_um: np.ndarray, size_um: float, ax: Axes, hue: str, label: str = "") -> Axes:
-    """Draw the outline of each round spot (N, 2), um, over what is there; the limits stay."""
-    size = np.full(len(positions_um), size_um)
-    rings = EllipseCollection(
-        size, size, np.zeros(len(size)), units="xy", offsets=positions_um, offset_transform=ax.transData,
-        facecolors="none", edgecolors=hue, linewidths=0.6, label=label, rasterized=True,
-    )  # fmt: skip
+def outlines(
+    positions_um: np.ndarray,
+    size_um: float,
+    ax: Axes,
+    hue: str,
+    label: str = "",
+    shape: str = "circle",
+    width: float = 0.6,
+) -> Axes:
+    """Draw the outline of each circle or upright square (N, 2), um, over what is there; the limits stay."""
+    look = {"facecolors": "none", "edgecolors": hue, "linewidths": width, "label": label, "rasterized": True}
+    if shape == "square":
+        corners = size_um / 2 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+        rings = PolyCollection(positions_um[:, None] + corners, **look)
+    else:
+        size = np.full(len(positions_um), size_um)
+        at = {"offsets": positions_um, "offset_transform": ax.transData}
+        rings = EllipseCollection(size, size, np.zeros(len(size)), units="xy", **at, **look)
     ax.add_collection(rings, autolim=False)
     ax.set(aspect="equal")
     return ax

@@ -49,10 +49,10 @@ def panels(params: Params, sections: Mapping[str, Section]) -> tuple[list[str], 
     sections
         All whose counts may be read, by name.
     """
-    size = params.panel.size
-    chosen = top_mean_panel([sections[name] for name in params.patient_of], size)
+    size, add = params.panel.size, params.panel.add
+    chosen = top_mean_panel([sections[name] for name in params.patient_of], size, add)
     everywhere = set(chosen)
     for protocol in params.folds:
         for fold in folds(params, protocol):
-            everywhere &= set(top_mean_panel([sections[name] for name in fold.panel], size))
+            everywhere &= set(top_mean_panel([sections[name] for name in fold.panel], size, add))
     return chosen, everywhere

@@ -15,10 +15,11 @@ import nbformat
 from PIL import Image
 
 from stlib import paths, show
-from stlib.results import NOTEBOOK, Run
+from stlib.results import CONTROLS, NOTEBOOK, Run
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
+SIZED = Run("hd", "toy_hd@16um", "magnet")  # the page of the protocol hd
 LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; measures time -> model of the run
 
 
@@ -26,9 +27,9 @@ def sources() -> dict[str, Run]:
     """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
     models = {"tables": "table1"} | LONG
-    steps = [Run(step, "toy", models.get(step, "")) for step in NOTEBOOK if step not in ("2d", "3d")]
+    steps = [Run(step, "toy", models.get(step, "")) for step in NOTEBOOK if step not in CONTROLS]
     found = {NOTEBOOK[run.step]: run for run in steps}
-    found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in trained}
+    found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in (*trained, SIZED)}
     return dict(sorted(found.items()))
 
 

@@ -24,16 +24,16 @@ from typing import Any
 import pandas as pd
 
 from stlib import fingerprint, paths
-from stlib.params import Params, load_params
+from stlib.params import Params, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import folds
-from stlib.tables import ABLATIONS, SHARED, load_costs, load_table, runs_needed
+from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
 
 NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
     "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
     "tables": "08_tables", "figures": "09_figures", "audit": "10_audit", "ablations": "07_ablations",
-    "cost": "12_cost",
+    "cost": "12_cost", "hd": "06_train_hd",
 }  # fmt: skip
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
@@ -41,7 +41,9 @@ CONTROLS = {
         *("mean", "known_mean", "ridge", "nearest", "smooth", "smooth_ridge"),
         *("overlap", "similarity", "oracle"),
     ),
+    "hd": ("mean", "ridge", "oracle"),
 }
+MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
 VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
 
 
@@ -99,8 +101,8 @@ class Run:
 
     @cached_property
     def params(self) -> Params:
-        """The dataset's params file."""
-        return load_params(self.dataset)
+        """The dataset's params file; where its sizes are left open, at the first of them."""
+        return load_params(sized(self.dataset)[0])
 
     @property
     def shared(self) -> bool:
@@ -122,7 +124,7 @@ class Run:
         if not self.shared:
             return [self]
         names = [
-            name for name in CONTROLS[self.step] if name != "oracle" or self.params.source.reader == "toy"
+            name for name in CONTROLS[self.step] if name != "oracle" or self.params.source.reader in MADE
         ]
         return [replace(self, model=name) for name in names]
 
@@ -130,7 +132,7 @@ class Run:
     def roots(self) -> list[str]:
         """The modules that the run calls."""
         source = f"stlib.datasets.{self.params.source.reader}"
-        if self.step in ("2d", "3d"):
+        if self.step in CONTROLS:
             return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
         if self.step == "cost":
             costed = {row.model.split("@")[0] for row in load_costs(self.model).rows}
@@ -159,10 +161,9 @@ class Run:
         if self.step in ("data", "audit"):
             return ""
         if self.step in ("tables", "ablations"):
-            return self._behind_tables(ABLATIONS if self.step == "ablations" else [self.model])
-        prepared = fingerprint.data_hash(
-            self.dataset, registered=self.step in ("3d", "tour", "figures", "cost")
-        )
+            return self._behind_tables(ablations(self.dataset) if self.step == "ablations" else [self.model])
+        registered = self.step in ("3d", "tour", "figures", "cost")
+        prepared = fingerprint.data_hash(sized(self.dataset), registered=registered)
         if self.step == "figures":
             return fingerprint.text_hash(prepared, self._behind_tables(["table1"]))
         return fingerprint.text_hash(prepared, _declared_in(self.model)) if self.step == "cost" else prepared
@@ -272,7 +273,7 @@ class Run:
         """
         uses = fingerprint.resolved(self.params, [run.model for run in self.members])
         weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]
-        own = [paths.PARAMS / f"{self.dataset}.yaml", paths.LOCK]
+        own = [paths.PARAMS / f"{self.params.base}.yaml", paths.LOCK]
         files = [*fingerprint.modules(self.roots), *own, *weights]
         names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
         target = self.record.relative_to(paths.OUT)

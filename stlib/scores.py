@@ -6,10 +6,10 @@ import pandas as pd
 
 from stlib import metrics, paths, statistics
 from stlib.predictions import Predictions, load_predictions
-from stlib.tables import Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
+from stlib.tables import PLACE, Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
 
 Load = Callable[[Run], Predictions]
-KEYS = ("protocol", "setting", "label", "model", "role")  # what tells the rows of a table apart
+KEYS = (*PLACE, "label", "model", "role")  # what tells the rows of a table apart
 
 
 def read_run(run: Run) -> Predictions:
@@ -84,12 +84,12 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One line per row and metric, in the table's order: `protocol`, `setting`, `label`, `model`, `role`,
-        `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds: `unit`);
-        `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for one);
-        `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of the
-        methods of its protocol and setting; `beaten`: a method that is no better than the best control
-        there.
+        One line per row and metric, in the table's order: `protocol`, `setting`, `size`, `label`, `model`,
+        `role`, `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds:
+        `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for
+        one); `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of
+        the methods of its protocol, setting and size; `beaten`: a method that is no better than the best
+        control there.
     """
     printed = published()
     lines = []
@@ -101,7 +101,7 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
             line |= statistics.summary(own.groupby("unit")["value"].mean())._asdict()
             line |= {"seeds": own["seed"].nunique(), "seed_sd": own.groupby("seed")["value"].mean().std()}
             line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
-            line |= reported(printed, table, row, column, dataset)
+            line |= reported(printed, table, row, column, dataset, row.size)
             lines.append(line)
     return _ranked(pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"]))
 
@@ -113,9 +113,14 @@ def published() -> pd.DataFrame:
 
 
 def reported(
-    printed: pd.DataFrame, table: Declared, row: Row | CostRow, column: Column, dataset: str
+    printed: pd.DataFrame,
+    table: Declared,
+    row: Row | CostRow,
+    column: Column,
+    dataset: str,
+    size: str = "",
 ) -> dict[str, float]:
-    """Return what the paper reports for one cell, NaN where it reports nothing."""
+    """Return what the paper reports for one cell, of several sizes at one; NaN where it reports nothing."""
     nothing = {"reported": float("nan"), "reported_sd": float("nan")}
     if row.reported is None or not column.reported or dataset not in table.reported_dataset:
         return nothing
@@ -123,6 +128,7 @@ def reported(
         "dataset": table.reported_dataset[dataset],
         "metric": column.reported,
     }
+    wanted |= {"resolution_um": float(size.removesuffix("um"))} if size else {}
     found = printed[(printed[list(wanted)] == list(wanted.values())).all(axis=1)]
     if len(found) != 1:
         raise ValueError(
@@ -137,7 +143,7 @@ def reported(
 def _ranked(found: pd.DataFrame) -> pd.DataFrame:
     """Mark the best method of each column, and every method that does not beat the best control."""
     found = found.assign(best=False, beaten=False)
-    for (_, _, name), group in found.groupby(["protocol", "setting", "metric"]):
+    for (*_, name), group in found.groupby([*PLACE, "metric"]):
         sign = 1 if metrics.find(name).higher_is_better else -1
         value = sign * group["mean"]
         method, control = group["role"] == "method", group["role"] == "control"

@@ -1,10 +1,11 @@
-"""Folds by patient, and who may look at what: the protocols 2d and 3d in two settings.
+"""Folds by patient, and who may look at what: the protocols 2d, 3d and hd in two settings.
 
 ========  =================================  ==========================================================
 protocol  question                           known when a test section is predicted
 ========  =================================  ==========================================================
 2d        a new patient from slides alone    nothing
 3d        one section measured, the others   the expression of the known section of the same patient
+hd        the bins of a new slide            nothing
 ========  =================================  ==========================================================
 
 `strict` chooses panel, scale and epoch without the test patients (in 3d their known section is measured, so

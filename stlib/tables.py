@@ -15,8 +15,9 @@ import yaml
 from pydantic import Field
 
 from stlib import paths
-from stlib.params import Protocol, Record, Setting, load_params, nearest, parse
+from stlib.params import Protocol, Record, Setting, load_params, nearest, parse, sized
 
+PLACE = ["protocol", "setting", "size"]  # what rows that stand together have in common
 SHARED = "controls"  # the run that all models without training share
 
 KINDS = ("scores", "costs")
@@ -28,7 +29,8 @@ COSTS = {  # what is measured of a step -> its name in the table
     "step_s": "s, step",
     "epoch_s": "s, epoch",
 }
-ABLATIONS = ("asign_table2", "asign_table3", "asign_table4")  # read together by 07_ablations
+# read together by 07_ablations, as far as a dataset has their rows
+ABLATIONS = ("asign_table2", "asign_table3", "asign_table4", "magnet_table2", "magnet_table3")
 
 
 class Reported(Record):
@@ -51,6 +53,7 @@ class Row(Record):
     run: str = ""  # the run it shares; empty: its own, or for controls and ceilings the one they share
     datasets: list[str] = []  # those the row exists for; empty: all
     absent: dict[str, str] = {}  # dataset -> why the row cannot be computed there; said under the table
+    size: str = ""  # of the locations, where a dataset has sizes; empty: each that the table names
     reported: Reported | None = None
 
 
@@ -78,6 +81,7 @@ class Table(Declared):
 
     kind: Literal["scores"] = "scores"
     seeds: list[int] = Field(min_length=1)  # a patient's score is the mean over them
+    sizes: list[str] = []  # of a dataset that has sizes: those that the rows stand for, group by group
     rows: list[Row] = Field(min_length=1)
 
 
@@ -220,15 +224,29 @@ def _once(table: Declared, needs: str, found: list[str]) -> None:
 
 
 def rows_for(table: Table, dataset: str) -> list[Row]:
-    """Return the rows for a dataset: of a protocol it declares folds for, not absent or of others alone."""
-    protocols = load_params(dataset).folds
-    return [
-        row
-        for row in table.rows
-        if row.protocol in protocols
-        and (not row.datasets or dataset in row.datasets)
-        and dataset not in row.absent
-    ]
+    """Return the rows for a dataset: of a protocol it declares folds for, not absent or of others alone.
+
+    Where the dataset has sizes, each row comes once for each size that the table names, with its `size`.
+    """
+    rows = []
+    for params in map(load_params, sized(dataset)):
+        if params.size and params.size not in table.sizes:
+            continue
+        rows += [
+            row.model_copy(update={"size": params.size})
+            for row in table.rows
+            if row.protocol in params.folds
+            and (not row.datasets or params.base in row.datasets)
+            and params.base not in row.absent
+            and row.size in ("", params.size)
+        ]
+    return rows
+
+
+def ablations(dataset: str) -> dict[str, Table]:
+    """Return the tables that show what each part of a method buys, those that have rows for a dataset."""
+    tables = {name: load_table(name) for name in ABLATIONS}
+    return {name: table for name, table in tables.items() if rows_for(table, dataset)}
 
 
 def absences(table: Table | Costs, dataset: str) -> list[str]:
@@ -243,7 +261,8 @@ def absences(table: Table | Costs, dataset: str) -> list[str]:
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:
     """Return the runs whose predictions make a row, one per seed; what is not trained has one."""
     seeds = table.seeds[:1] if _kept_under(row) == SHARED else table.seeds
-    return [Run(row.protocol, dataset, row.model, row.setting, seed) for seed in seeds]
+    name = f"{dataset.partition('@')[0]}@{row.size}" if row.size else dataset
+    return [Run(row.protocol, name, row.model, row.setting, seed) for seed in seeds]
 
 
 def runs_needed(table: Table, dataset: str) -> list[Run]:
@@ -264,6 +283,7 @@ def fragment() -> str:
     datasets = sorted(path.stem for path in paths.PARAMS.glob("*.yaml"))
     lines = ["# written by `python -m stlib.tables`", f"TABLES := {' '.join(names())}"]
     lines.append(f"ABLATIONS := {' '.join(ABLATIONS)}")
+    lines += [f"SIZED_{name} := {' '.join(sized(name))}" for name in datasets if sized(name) != [name]]
     for name in names():
         table = load_table(name)
         lines += _goal(table, f"runs/tables/$(DATASET)/{name}/strict-s0/run.json")

@@ -73,8 +73,9 @@ def config_of(params: Params, model: str, protocol: str) -> Config:
 
 
 def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[str]:
-    """Return the genes of a fold, chosen on the sections that may choose them."""
-    return expression.top_mean_panel([sections[name] for name in fold.panel], params.panel.size)
+    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name."""
+    choosing = [sections[name] for name in fold.panel]
+    return expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
 
 
 def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:

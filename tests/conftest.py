@@ -32,6 +32,15 @@ def toy() -> Params:
 
 
 @pytest.fixture(scope="session")
+def toy_hd() -> Params:
+    """The toy dataset in bins of 16 um, prepared."""
+    params = load_params("toy_hd@16um")
+    if not (paths.processed(params.name) / "manifest.json").exists():
+        pytest.fail("the toy tissue in bins is not prepared; run `make prepare DATASET=toy_hd@16um`")
+    return params
+
+
+@pytest.fixture(scope="session")
 def toy_sections(toy: Params) -> dict[str, Section]:
     """All prepared sections of the toy."""
     return load_sections(toy, toy.with_slide)

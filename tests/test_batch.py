@@ -10,6 +10,7 @@ def test_subset_by_hand():
         imputed=torch.tensor([[1.0], [2.0], [3.0], [4.0]]), radius_um=50.0,
         region_parent=torch.tensor([0, 1, 1, 2]),
         region_features=torch.tensor([[0.0], [1.0], [2.0]]),
+        region_cell=torch.tensor([[0, 0], [1, 0], [1, 1]]),
         region_expression=torch.tensor([[5.0], [6.0], [7.0]]),
         region_edges=torch.tensor([[0, 1], [1, 2]]),
     )  # fmt: skip
@@ -19,4 +20,5 @@ def test_subset_by_hand():
     assert part.across.tolist() == [True, False]
     assert part.imputed.ravel().tolist() == [4.0, 2.0, 3.0] and part.radius_um == 50.0
     assert part.region_parent.tolist() == [1, 0, 0] and part.region_expression.tolist() == [[6.0], [7.0]]
+    assert part.region_cell.tolist() == [[1, 0], [1, 1]]
     assert part.region_edges.tolist() == [[0], [1]]

@@ -22,6 +22,7 @@ def found():
     return frame.assign(
         protocol="2d",
         setting="strict",
+        size="",
         metric="pcc_per_gene",
         low=frame["mean"] - 0.1,
         high=frame["mean"] + 0.1,
@@ -88,7 +89,7 @@ def boxes():
     rows = [("A", "asign", "method", value, 0.01) for value in (1.0, 2, 3, 4)]
     rows += [("B", "stnet", "method", 5.0, NAN), ("C", "mean", "control", NAN, NAN)]
     frame = pd.DataFrame(rows, columns=["label", "model", "role", "value", "p"])
-    return frame.assign(protocol="2d", setting="strict", metric="mse")
+    return frame.assign(protocol="2d", setting="strict", size="", metric="mse")
 
 
 def test_a_box_has_the_quartiles_every_patient_and_a_star_if_it_differs(ax):

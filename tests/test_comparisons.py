@@ -13,7 +13,7 @@ VALUES = {"asign": [0.5, 0.6, 0.7], "stnet": [0.4, 0.52, 0.58], "mean": [np.nan]
 
 def patients():
     rows = [
-        {"protocol": "2d", "setting": "strict", "label": name, "model": name, "role": "method",
+        {"protocol": "2d", "setting": "strict", "size": "", "label": name, "model": name, "role": "method",
          "metric": "pcc_per_gene", "unit": unit, "value": value}
         for name, values in VALUES.items()
         for unit, value in zip("ABC", values, strict=True)

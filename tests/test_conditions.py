@@ -69,6 +69,12 @@ def test_a_limit_on_training_is_said(run):
     assert notes[1] == "The choice of the epoch ends 3 epochs after the lowest validation error."
 
 
+def test_genes_that_were_added_by_name_are_said(run):
+    panel = run.params.panel.model_copy(update={"add": ["SGPP1", "DPEP1"]})
+    notes = conditions.reductions([with_params(run, panel=panel)])
+    assert "In the panel by name, whatever their counts: SGPP1, DPEP1." in notes
+
+
 def test_the_controls_are_asked_one_by_one():
     shared = with_params(Run("3d", "toy", "controls"), overrides={}, training=Training())
     assert len(conditions.reductions([shared])) == 1  # as they are meant to be

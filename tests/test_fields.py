@@ -12,6 +12,7 @@ from stlib.alignment import load_registration
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.feed import Feed
 from stlib.fields import section_fields, stack_fields, standardised
+from stlib.sections import Cells, load_sections
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,7 @@ def test_weights_within_a_section_are_inverse_distances_in_pitches(toy, section,
 def test_standardised_by_hand():
     x = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     assert standardised(x).tolist() == [[-1, 0], [1, 0]]
+    assert standardised(torch.tensor([[4.0, 5.0]]), x).tolist() == [[2, 0]]
 
 
 # ---- a stack -----------------------------------------------------------------------------------------------
@@ -174,3 +176,57 @@ def test_permuted_images_are_those_of_other_nodes_of_the_section(toy, section, p
     torch.testing.assert_close(mixed["features"], own["features"][order], rtol=0, atol=0)
     torch.testing.assert_close(mixed["neighbour_features"][:, 12], mixed["features"])
     assert sorted(order) == list(range(len(section)))
+
+
+# ---- squares and samples -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bins(toy_hd):
+    """Return the sampled bins of one slide, and a panel."""
+    section = load_sections(toy_hd, ["P1"])["P1"]
+    return section, top_mean_panel([section], toy_hd.panel.size)
+
+
+def test_squares_are_joined_to_the_eight_that_they_touch(toy_hd, bins):
+    section, panel = bins
+    found = fields_of(toy_hd, section, panel, np.ones(len(section), bool))
+    place = torch.from_numpy(section.array)
+    steps = (place[found["edge_index"][0]] - place[found["edge_index"][1]]).abs()
+    assert steps.amax(1).max() == 1 and not (steps == 0).all(1).any()
+    number = found["edge_index"][1].bincount()
+    assert number.max() == 8 and number.float().mean() > 5  # whole squares were sampled
+    straight = steps.sum(1) == 1
+    torch.testing.assert_close(
+        found["edge_weight"], torch.where(straight, 1.0, 0.5**0.5).float(), rtol=0.02, atol=0
+    )
+
+
+def test_a_cell_of_a_sample_is_labelled_by_all_that_was_measured_in_it(toy_hd, bins):
+    section, panel = bins
+    seen = np.ones(len(section), bool)
+    found = fields_of(toy_hd, section, panel, seen)
+    index, counts = section.cells["global"]
+    cell = found["global_cell"][3].tolist()
+    row = index.tolist().index(cell)
+    whole = counts[[row]][:, section.columns(panel)].toarray()
+    np.testing.assert_allclose(found["global_expression"][3], log_proportion(whole)[0], rtol=1e-6)
+    plain = fields_of(toy_hd, replace(section, cells={}), panel, seen)
+    assert not torch.allclose(found["global_expression"], plain["global_expression"])
+    listed = panel_counts(section, panel)[(found["global_parent"] == 3).numpy()].sum(0)
+    np.testing.assert_allclose(plain["global_expression"][3], log_proportion(listed[None])[0], rtol=1e-6)
+
+
+def test_hidden_bins_hide_what_was_measured_in_their_cells(toy_hd, bins):
+    section, panel = bins
+    nothing = replace(section, counts=None, cells={level: (None, None) for level in section.cells})
+    found = fields_of(toy_hd, nothing, panel, np.zeros(len(section), bool))
+    assert found["region_expression"].isnan().all() and found["global_expression"].isnan().all()
+
+
+def test_a_cell_without_its_sum_is_refused(toy_hd, bins):
+    section, panel = bins
+    index, counts = section.cells["region"]
+    cells = section.cells | {"region": Cells(index[1:], counts[1:])}
+    with pytest.raises(ValueError, match="'P1': each region cell .* found none for 1, e.g. .*make data"):
+        fields_of(toy_hd, replace(section, cells=cells), panel, np.ones(len(section), bool))

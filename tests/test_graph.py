@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stlib.graph import grid_graph, grid_parents, knn_graph, symmetric
+from stlib.graph import grid_graph, grid_parents, knn_graph, radius_graph, symmetric
 
 # performance.md, section 7: the ten points, and the neighbours that the released calcADJ finds for k = 3
 TEN = [(0, 0), (1, 0), (2, 0.5), (0, 1.2), (1.1, 1.3), (2.2, 1.1), (5, 5), (5.1, 6.3), (0.3, 3.1), (4, 2.2)]
@@ -28,6 +28,17 @@ def test_knn_of_six_points_by_hand():
     assert neighbours(edge_index, 6) == [[1, 3], [0, 3], [1, 0], [0, 1], [5, 2], [4, 2]]
     assert distance[:4] == pytest.approx([1, 1, 1, 2**0.5])
     assert edge_index.dtype == np.int64 and distance.dtype == np.float32
+
+
+def test_bins_within_a_radius_by_hand():
+    square = [(x, y) for y in range(3) for x in range(3)]
+    edge_index, distance = radius_graph(square, 1.5)
+    assert neighbours(edge_index, 9)[4] == [0, 1, 2, 3, 5, 6, 7, 8]  # the eight around the middle
+    assert neighbours(edge_index, 9)[0] == [1, 3, 4]
+    assert sorted(set(distance.round(3).tolist())) == pytest.approx([1, 2**0.5], abs=1e-3)
+    assert radius_graph(np.zeros((0, 2)), 1.5)[0].shape == (2, 0)
+    with pytest.raises(ValueError, match="needs a radius above 0, got 0"):
+        radius_graph(square, 0)
 
 
 def test_knn_finds_the_neighbours_of_the_released_code():

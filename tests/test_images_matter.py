@@ -27,20 +27,24 @@ def elsewhere(read, rng):
     return shuffled
 
 
-@pytest.mark.parametrize("name", LEARNED)
-def test_images_of_other_places_remove_the_gain(toy, tmp_path, monkeypatch, name):
+CASES = [("toy", "2d", name) for name in LEARNED] + [("toy_hd", "hd", "magnet")]
+
+
+@pytest.mark.parametrize(("dataset", "protocol", "name"), CASES)
+def test_images_of_other_places_remove_the_gain(request, tmp_path, monkeypatch, dataset, protocol, name):
     """A model beats the training mean from its spots' images, not from those of others in the section."""
-    fold = folds(toy, "2d")[0]
-    true, _, model = train_fold(Task(toy, fold, name, "2d", 0, tmp_path, "recipe"))
-    mean, _, _ = train_fold(Task(toy, fold, "mean", "2d", 0, tmp_path, "recipe"))
+    params = request.getfixturevalue(dataset)
+    fold = folds(params, protocol)[0]
+    true, _, model = train_fold(Task(params, fold, name, protocol, 0, tmp_path, "recipe"))
+    mean, _, _ = train_fold(Task(params, fold, "mean", protocol, 0, tmp_path, "recipe"))
 
     rng = np.random.default_rng(0)
     for read in ("features", "patches", "neighbours"):
         monkeypatch.setattr(features, read, elsewhere(getattr(features, read), rng))
     feed = Feed(
-        toy, load_sections(toy, fold.test), true.genes.tolist(),
+        params, load_sections(params, fold.test), true.genes.tolist(),
         unit=model.UNIT, needs=model.needs(model.config),
-        protocol="2d", batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
+        protocol=protocol, batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
     )  # fmt: skip
     mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))
     mixed = np.concatenate([mixed[section] for section in fold.test])

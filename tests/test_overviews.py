@@ -12,7 +12,7 @@ NAN = float("nan")
 
 def test_a_table_has_a_panel_per_metric_and_labels_once():
     lines = [
-        {"protocol": "2d", "setting": "strict", "label": label, "model": model, "role": role,
+        {"protocol": "2d", "setting": "strict", "size": "", "label": label, "model": model, "role": role,
          "metric": metric, "mean": 0.5, "low": 0.4, "high": 0.6, "reported": NAN}
         for label, model, role in (("Mean", "mean", "control"), ("ASIGN", "asign", "method"))
         for metric in ("pcc_per_gene", "mse")
@@ -53,7 +53,7 @@ def test_a_fold_of_a_pooled_metric_is_no_patient(table):
 
 def test_an_ablation_of_two_tables_is_drawn_once():
     line = {"metric": "mse", "mean": 0.2, "low": 0.1, "high": 0.3, "seed_low": 0.15, "seed_high": 0.25}
-    line |= {"patients": np.array([0.1, 0.3]), "verdict": "worse", "model": "asign@no_cli"}
+    line |= {"patients": np.array([0.1, 0.3]), "verdict": "worse", "model": "asign@no_cli", "size": ""}
     found = pd.DataFrame([line | {"group": f"ASIGN Table {n}", "label": f"of {n}"} for n in ("III", "IV")])
     (ax,) = overviews.ablations(found, ["mse"]).axes
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Table III", "of III"]

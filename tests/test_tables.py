@@ -10,6 +10,7 @@ from made import YAML
 
 from stlib import metrics, paths, results, scores, tables
 from stlib.models import method
+from stlib.params import load_params, sized
 
 # ---- what stands in tables/ ----------------------------------------
 
@@ -22,14 +23,49 @@ def test_every_table_names_metrics_datasets_and_reported_rows_that_exist(name):
         for column in table.metrics:
             metrics.find(column.metric)
             for dataset in table.reported_dataset:
-                reported = scores.reported(published, table, row, column, dataset)["reported"]
-                assert np.isnan(reported) != bool(row.reported and column.reported)
+                if row.protocol not in load_params(sized(dataset)[0]).folds:
+                    continue
+                for size in table.sizes if row.protocol == "hd" else [""]:
+                    reported = scores.reported(published, table, row, column, dataset, size)["reported"]
+                    assert np.isnan(reported) != bool(row.reported and column.reported)
 
 
 @pytest.mark.parametrize("name", tables.names())
 def test_every_row_names_a_method_and_a_variant_that_exist(name):
     for row in tables.load_table(name).rows:
         assert row.protocol in method(row.model).PROTOCOLS, row.label
+
+
+def test_every_published_table_of_magnet_is_declared_with_all_its_rows_and_sizes():
+    printed = scores.published().query("paper == 'MagNet' and table in ['1', '2', '3', '4']")
+    wanted = {
+        (*row, f"{size:g}um")
+        for *row, size in printed[["table", "row", "resolution_um"]].itertuples(index=False)
+    }
+    declared = [tables.load_table(name) for name in tables.names() if name.startswith("magnet")]
+    cited = {
+        (row.reported.table, row.reported.row, size)
+        for table in declared
+        for row in table.rows
+        if row.reported
+        for size in table.sizes
+    }
+    assert cited == wanted
+
+
+def test_rows_of_a_dataset_with_sizes_stand_for_each_size_of_the_table():
+    one, two = (tables.load_table(f"magnet_table{number}") for number in (1, 2))
+    rows = tables.rows_for(one, "toy_hd")
+    assert [row.size for row in rows] == [size for size in one.sizes for _ in one.rows]
+    assert {run.dataset for run in tables.runs_needed(one, "toy_hd")} == {
+        "toy_hd@8um",
+        "toy_hd@16um",
+        "toy_hd@55um",
+    }
+    assert {row.size for row in tables.rows_for(two, "toy_hd")} == {"16um"}
+    assert tables.rows_for(one, "toy") == [] and tables.rows_for(two, "breast_hd@8um") == []
+    assert {row.protocol for row in tables.rows_for(tables.load_table("table1"), "toy_hd")} == {"hd"}
+    assert {row.protocol for row in tables.rows_for(tables.load_table("table1"), "toy")} == {"2d", "3d"}
 
 
 ABLATIONS = ["asign_table2", "asign_table3", "asign_table4", "asign_table6", "asign_table7", "asign_tables2"]

@@ -8,7 +8,7 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,13 @@ class Config:
 COMMON = {"permuted": {"permuted": True}}  # variants of every method: what is left of it without its images
 
 
+class Reach(NamedTuple):
+    """How far from a location lies what its prediction depends on, in steps from neighbour to neighbour."""
+
+    locations: int
+    cells: int  # of each coarser level
+
+
 class Method(nn.Module):
     """What every method has; a subclass overrides what differs.
 
@@ -59,7 +66,7 @@ class Method(nn.Module):
 
     UNIT: ClassVar[str] = "spot"
     NEEDS: ClassVar[frozenset[str]] = frozenset()
-    PROTOCOLS: ClassVar[dict[str, dict[str, Any]]] = {"2d": {}, "3d": {}}
+    PROTOCOLS: ClassVar[dict[str, dict[str, Any]]] = {"2d": {}, "3d": {}, "hd": {}}
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
     PAPER: ClassVar[dict[str, dict[str, Any]]] = {}
     Config: ClassVar[type[Config]] = Config
@@ -72,6 +79,11 @@ class Method(nn.Module):
     def needs(cls, config: Config) -> frozenset[str]:
         """Return the fields a batch must hold under these settings."""
         return cls.NEEDS
+
+    @classmethod
+    def reach(cls, config: Config) -> Reach | None:
+        """Return how far a prediction looks beyond its own location; None: over the whole section."""
+        return Reach(0, 0) if cls.UNIT == "spot" else None
 
     def prepare(self, train: Iterable[Batch]) -> None:
         """Compute once, from training data alone, what is not learned by gradient; keep it in buffers."""
@@ -141,7 +153,7 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
     name
         File of `stlib/models/`, with ``@variant`` if wanted.
     protocol
-        ``2d`` or ``3d``.
+        ``2d``, ``3d`` or ``hd``.
     overrides
         Fields of the method's `Config`, from the params file; a variant stands above them.
 

@@ -59,13 +59,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATv2Conv
 from torch_geometric.utils import scatter
 
 from stlib.batch import LEVELS, Batch, Shape
-from stlib.encoders import backbone, width
-from stlib.layers import GeneHead, Pixels, cosine_decay, in_chunks
-from stlib.losses import pearson_loss, seen
+from stlib.layers import GeneHead, GraphRounds, LevelHead, PatchEncoder, cosine_decay
+from stlib.losses import pearson_loss, seen, with_levels
 from stlib.models import Config, Method
 from stlib.propagation import propagate, unreached
 
@@ -105,7 +103,8 @@ class ASIGNConfig(Config):
 
 
 ADDED = "residual", "denoise", "kriging", "readout", "distance", "earned"  # of ours, in 3d alone
-ACROSS = "cross_edges", "cross_layer", *ADDED  # what a single section has no use for
+# of a single section, which has no use for the others
+ALONE = dict.fromkeys(("cross_edges", "cross_layer", *ADDED), False) | {"intra": 12}
 # the paper's own 3D model: a share of all spots known in training, labels and edges as they are
 PAPER_3D = dict.fromkeys((*ADDED, "depth"), False) | {"known_train": 0.2}
 NO_CLI = PAPER_3D | {"cross_layer": False, "known_train": 0.0}
@@ -130,48 +129,6 @@ class CrossAttention(nn.Module):
         return out
 
 
-class GraphRounds(nn.Module):
-    """Stack residual rounds of graph attention; return the node features after each."""
-
-    def __init__(self, width: int, heads: int, rounds: int, edge_dim: int | None):
-        super().__init__()
-        self.rounds = nn.ModuleList(
-            GATv2Conv(width, width // heads, heads, edge_dim=edge_dim, fill_value=0.0) for _ in range(rounds)
-        )
-
-    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
-        """Return (N, L, d) from node features (N, d) and edges (2, E)."""
-        out = []
-        for convolve in self.rounds:
-            x = x + torch.relu(convolve(x, edge_index, edge_attr))
-            out.append(x)
-        return torch.stack(out, 1)  # (N, L, d)
-
-
-class LevelHead(nn.Module):
-    """Refine the tokens of each node, weigh and sum them, and predict the genes."""
-
-    def __init__(self, width: int, heads: int, layers: int, dropout: float, tokens: int, genes: int):
-        super().__init__()
-        self.position = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, batch_first=True)
-        self.transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.weight = nn.Parameter(torch.zeros(tokens)) if tokens > 1 else None  # a single token needs none
-        self.norm = nn.LayerNorm(width)
-        self.genes = GeneHead(width, genes)
-        nn.init.zeros_(self.genes.weight)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return (N, G) from tokens (N, T, d)."""
-        refined = self.transformer(tokens + self.position)
-        summed = (
-            refined[:, 0]
-            if self.weight is None
-            else torch.einsum("t,ntd->nd", self.weight.softmax(0), refined)
-        )
-        return self.genes(self.norm(summed))
-
-
 class ASIGN(Method):
     """Predict the labels of a stack of sections (N, G), one of which may be known."""
 
@@ -179,8 +136,8 @@ class ASIGN(Method):
     NEEDS = frozenset(
         {"patch", "relative", "levels", "graph", "cross", "start", "denoised", "imputed", "readout"}
     )
-    PROTOCOLS = {"2d": dict.fromkeys(ACROSS, False) | {"intra": 12}, "3d": {}}
-    PAPER = {"2d": {"depth": False}, "3d": PAPER_3D}
+    PROTOCOLS = {"2d": ALONE, "3d": {}, "hd": ALONE}
+    PAPER = {"2d": {"depth": False}, "3d": PAPER_3D, "hd": {"depth": False}}
     VARIANTS = {
         "paper": PAPER_3D,
         "no_cross_attention": {"cross_attention": False},  # Table II
@@ -214,13 +171,7 @@ class ASIGN(Method):
     def __init__(self, config: ASIGNConfig, shape: Shape):
         super().__init__(config, shape)
         d, heads = config.width, config.heads
-        if config.encoder == "frozen":
-            self.spot = nn.Sequential(
-                nn.Linear(shape.features, d), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(d, d)
-            )
-        else:
-            encoder = backbone(config.encoder)
-            self.spot = nn.Sequential(Pixels(), encoder, nn.Linear(width(encoder), d))
+        self.spot = PatchEncoder(config.encoder, shape.features, d, config.dropout)
         self.cell = nn.ModuleDict({level: nn.Linear(shape.features, d) for level in LEVELS})
         if config.cross_attention:
             self.attend = nn.ModuleDict({level: CrossAttention(d, heads, config.dropout) for level in LEVELS})
@@ -279,7 +230,7 @@ class ASIGN(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         cell = {level: self.cell[level](batch[f"{level}_features"]) for level in LEVELS}
-        spot = self._encode(batch)  # (N, d)
+        spot = self.spot(batch)  # (N, d)
         x = spot
         if self.config.cross_attention:
             for level in LEVELS:
@@ -296,11 +247,6 @@ class ASIGN(Method):
         if self.config.cross_layer and batch.known.any():
             out["expression"] = self._mixed(batch, out["expression"])
         return out
-
-    def _encode(self, batch: Batch) -> Tensor:
-        if self.config.encoder == "frozen":
-            return self.spot(batch.relative)
-        return self.spot(batch.patch) if self.training else in_chunks(self.spot, batch.patch)
 
     def _tokens(self, batch: Batch, x: Tensor, cell: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return (n, L, d) per level: the node features after each round."""
@@ -357,11 +303,7 @@ class ASIGN(Method):
         # a batch may lie in the known section alone
         error = squares.mean() if len(squares) else squares.sum()
         loss = c.prediction * (error + c.pearson * pearson_loss(p_s, y_s))  # eq. 7 and 9
-        for level in LEVELS:
-            p_l, y_l = out[level], batch[f"{level}_expression"]
-            labelled = seen(y_l)
-            loss = loss + c.prediction * c.pearson_level * pearson_loss(p_l[labelled], y_l[labelled])
-            loss = loss + c.consistency * pearson_loss(p_s, p_l[batch[f"{level}_parent"]][scored])
+        loss = with_levels(loss, batch, out, scored, c.prediction * c.pearson_level, c.consistency)
         return loss * batch.depth[scored].mean() / self.depth if c.depth and scored.any() else loss
 
     def optimiser(self) -> torch.optim.Optimizer:

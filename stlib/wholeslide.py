@@ -1,0 +1,132 @@
+"""Every location of a slide, predicted in tiles and written as it goes: chunked float16 Zarr.
+
+A tile takes along whatever its predictions depend on, as far as the model's reach, so that they do not depend
+on how the slide is cut. A tile is one chunk, which appears whole: where it stands, a later call goes on.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from tqdm import tqdm
+
+from stlib.models import Method, Reach
+from stlib.params import Params
+from stlib.sections import Section
+from stlib.tiles import TileFeed, Tiles
+
+FED = frozenset({"patch", "features", "relative", "levels", "graph"})  # what a tile can be given
+
+
+def reach_of(model: Method, params: Params) -> Reach:
+    """Return how far a model looks, or say why its predictions cannot be made in tiles.
+
+    Raises
+    ------
+    ValueError
+        If it looks at the whole section, at neighbours that are no squares, or at a field that tiles lack.
+    """
+    name, reach = type(model).__name__, model.reach(model.config)
+    if reach is None:
+        raise ValueError(
+            f"{name} looks at a whole section at once, so what it predicts in tiles would depend on where a "
+            "slide is cut. Take a model that declares its reach, e.g. magnet or stnet"
+        )
+    if reach.locations and params.spot.shape != "square":
+        raise ValueError(
+            f"{name} looks at neighbours, and only squares have theirs at a bounded distance; found "
+            f"{params.spot.shape}s in params/{params.base}.yaml. Predict bins"
+        )
+    lacking = sorted(model.needs(model.config) - FED)
+    if lacking:
+        raise ValueError(f"{name} needs {lacking}; a tile of a slide has {sorted(FED)} alone")
+    return reach
+
+
+@torch.no_grad()
+def predict_slide(
+    model: Method,
+    params: Params,
+    section: Section,
+    array: np.ndarray,
+    position: np.ndarray,
+    path: Path,
+    side: int = 64,
+    device: str = "cpu",
+) -> zarr.Array:
+    """Predict all locations of a slide; tiles that stand are kept.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    params, section, array, position, side
+        See `stlib.tiles.Tiles`.
+    path
+        Folder of the Zarr array; one that holds other predictions is refused.
+    device
+        Where the model computes.
+
+    Returns
+    -------
+    zarr.Array
+        float16 (rows, columns, G), NaN where there is no location; its attributes say of which `dataset`,
+        `section` and `model`, of which `genes`, and where the first place lies: `origin`, column and row.
+
+    Raises
+    ------
+    ValueError
+        See `reach_of`; or if the folder holds predictions of another slide, model or cut.
+    """
+    reach, tiles = reach_of(model, params), Tiles(params, section, array, position, side)
+    store = _open(path, tiles, _about(model, tiles))
+    feed = TileFeed(tiles, model, reach)
+    model.eval().to(device)
+    for tile in tqdm([*tiles], unit="tile", desc=f"{section.name}, whole"):
+        window = tiles.window(tile)
+        if np.isfinite(store[(*window, 0)]).any():
+            continue
+        rows = tiles.around(tile, 0)
+        predicted = model.predict(feed.batch(tile).to(device))[: len(rows)]
+        chunk = np.full([part.stop - part.start for part in window] + [store.shape[2]], np.nan, np.float16)
+        column, row = (tiles.place[rows] % side).T
+        chunk[row, column] = predicted.half().cpu().numpy()
+        store[window] = chunk
+    return store
+
+
+def _about(model: Method, tiles: Tiles) -> dict[str, Any]:
+    """Return what the predictions of a slide depend on."""
+    weights = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        weights.update(name.encode() + value.cpu().numpy().tobytes())
+    return {
+        "dataset": tiles.params.name,
+        "section": tiles.section.name,
+        "model": type(model).__name__,
+        "weights": weights.hexdigest(),
+        "genes": list(model.shape.panel),
+        "origin": tiles.origin.tolist(),
+        "side": tiles.side,
+    }
+
+
+def _open(path: Path, tiles: Tiles, about: dict[str, Any]) -> zarr.Array:
+    """Open the array, or make it."""
+    shape = *tiles.shape, len(about["genes"])
+    if not path.exists():
+        chunks = tiles.side, tiles.side, len(about["genes"])
+        return zarr.create_array(
+            path, shape=shape, chunks=chunks, dtype="float16", fill_value=np.nan, attributes=about
+        )
+    store = zarr.open_array(path, mode="r+")
+    if dict(store.attrs) != about or store.shape != shape:
+        found = {key: store.attrs.get(key) for key in ("dataset", "section", "model", "side")}
+        raise ValueError(
+            f"{path}: holds predictions of another slide, model or cut, {found}; delete it or name another "
+            "folder"
+        )
+    return store
