@@ -16,7 +16,7 @@ from tqdm import tqdm
 from stlib.models import Method, Reach
 from stlib.params import Params
 from stlib.sections import Section
-from stlib.tiles import TileFeed, Tiles
+from stlib.array_tiles import TileFeed, Tiles
 
 FED = frozenset({"patch", "features", "relative", "levels", "graph"})  # what a tile can be given
 
@@ -64,7 +64,7 @@ def predict_slide(
     model
         Trained.
     params, section, array, position, side
-        See `stlib.tiles.Tiles`.
+        See `stlib.array_tiles.Tiles`.
     path
         Folder of the Zarr array; one that holds other predictions is refused.
     device

@@ -11,7 +11,7 @@ from stlib.lattice import lattice
 from stlib.models import build, configure
 from stlib.params import load_params
 from stlib.sections import load_sections
-from stlib.tiles import TileFeed
+from stlib.array_tiles import TileFeed
 from stlib.wholeslide import predict_slide, reach_of
 
 SMALL = {"encoder": "frozen", "width": 8, "heads": 2}

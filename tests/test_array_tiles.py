@@ -9,7 +9,7 @@ from stlib.feed import Feed
 from stlib.lattice import lattice
 from stlib.models import build, method
 from stlib.sections import load_sections
-from stlib.tiles import TileFeed, Tiles
+from stlib.array_tiles import TileFeed, Tiles
 from stlib.train import FED, config_of
 
 
