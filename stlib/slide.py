@@ -210,6 +210,28 @@ class Slide:
         white.paste(region, mask=region.getchannel("A"))  # transparent outside the slide
         return np.asarray(white)
 
+    def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
+        """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
+
+        Below the last level of the pyramid it is halved here, as the next levels would be.
+
+        Parameters
+        ----------
+        x, y, w, h
+            Upper left corner and size, px of the halved slide; what lies outside is white.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (h, w, 3).
+        """
+        level = min(times, self._slide.level_count - 1)
+        further = 2 ** (times - level)
+        image = self.read(x * 2**times, y * 2**times, w * further, h * further, level)
+        for _ in range(times - level):
+            image = _halve(image)
+        return image
+
     def thumbnail(self, um_per_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the whole slide at a coarser scale, by averaging areas.
 
