@@ -207,7 +207,9 @@ class Cutting:
         """
         total = None
         parts = tiles.cut(self.core_px, self.halo_px, self.step)
-        for tile in tqdm(parts, unit="tile", desc=tiles.path.stem, mininterval=2, disable=len(parts) < 9):
+        for tile in tqdm(
+            parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9
+        ):
             part = self._kept(tiles, tile, device, keep)
             if total is None:
                 total = part.new_zeros(len(tiles.prints), part.shape[1])

@@ -88,7 +88,7 @@ def read(path: Path, x: int, y: int, width: int, height: int, halvings: int) -> 
     from stlib.slide import Slide
 
     with Slide(path) as slide:
-        return torch.from_numpy(slide.halved(x, y, width, height, halvings)).permute(2, 0, 1)
+        return torch.tensor(slide.halved(x, y, width, height, halvings)).permute(2, 0, 1)
 
 
 def cut(
