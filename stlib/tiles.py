@@ -210,22 +210,23 @@ class Cutting:
         for tile in tqdm(
             parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9
         ):
-            part = self._kept(tiles, tile, device, keep)
+            path = keep and keep / f"{tile.core[1]}-{tile.core[0]}.safetensors"
+            part = kept(path, lambda tile=tile: self._added(tiles, tile, device)).to(device)
             if total is None:
                 total = part.new_zeros(len(tiles.prints), part.shape[1])
             total.index_add_(0, torch.from_numpy(tile.rows).to(part.device), part)
         return total
 
-    def _kept(self, tiles: Tiles, tile: Tile, device: torch.device, keep: Path | None) -> Tensor:
-        """Return what a tile adds to its locations (n, C), from its file if there is one."""
-        if keep is None:
-            return self._added(tiles, tile, device)
-        path = keep / f"{tile.core[1]}-{tile.core[0]}.safetensors"
-        if not path.exists():
-            with replacing(path) as temporary:
-                save_file({"sums": self._added(tiles, tile, device).cpu().contiguous()}, temporary)
-        return load_file(path)["sums"]
-
     def _added(self, tiles: Tiles, tile: Tile, device: torch.device) -> Tensor:
         cells = tile.cells(self.decode(tiles.read(tile).to(device)))[0]  # (C, r, c)
         return pooled(tiles.pool(tile, self.step).to(device), cells.flatten(1).T)
+
+
+def kept(path: Path | None, make: Callable[[], Tensor]) -> Tensor:
+    """Return a tensor from its file; without one make it, and write the file if a path is given."""
+    if path is None:
+        return make()
+    if not path.exists():
+        with replacing(path) as temporary:
+            save_file({"values": make().cpu().contiguous()}, temporary)
+    return load_file(path)["values"]
