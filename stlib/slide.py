@@ -213,7 +213,8 @@ class Slide:
     def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
         """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
 
-        Below the last level of the pyramid it is halved here, as the next levels would be.
+        Read from a level of the pyramid where both sides were even each time: elsewhere OpenSlide takes a
+        place on it to lie between two pixels. What is left to halve is halved here, as lower levels were.
 
         Parameters
         ----------
@@ -225,9 +226,10 @@ class Slide:
         numpy.ndarray
             uint8 (h, w, 3).
         """
-        level = min(times, self._slide.level_count - 1)
-        further = 2 ** (times - level)
-        image = self.read(x * 2**times, y * 2**times, w * further, h * further, level)
+        exact = [level for level, down in enumerate(self._slide.level_downsamples) if down == 2**level]
+        level = max(level for level in exact if level <= times)
+        left = 2 ** (times - level)
+        image = self.read(x * 2**times, y * 2**times, w * left, h * left, level)
         for _ in range(times - level):
             image = _halve(image)
         return image

@@ -53,7 +53,7 @@ from torch import Tensor, nn
 
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone
-from stlib.layers import GeneHead, Pixels
+from stlib.layers import GeneHead, Pixels, cosine_decay
 from stlib.losses import mse, pearson_loss_per_gene
 from stlib.models import Config, Method, labelled
 from stlib.pooling import pooled, row_scale
@@ -75,6 +75,7 @@ class PixNetConfig(Config):
     aggregate: str = "mean"  # mean, sum_scaled, sum or rate
     pearson: float = 0.5  # lambda
     lr: float = 5e-4
+    floor: float = 1.0  # share of the learning rate that a cosine leaves at the end; 1: it is constant
     weight_decay: float = 1e-4
     tile_px: int = 2048  # core of a tile; it changes memory and time, not what is predicted
 
@@ -254,6 +255,9 @@ class PixNet(Method):
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
+
+    def rate(self, progress: float) -> float:
+        return cosine_decay(progress, self.config.floor)
 
 
 Model = PixNet
