@@ -14,7 +14,7 @@ LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
     "position registered array section patient layer row expression known depth counts features relative "
     "neighbour_features neighbour_inside rate region_parent global_parent start denoised imputed "
-    "readout".split()
+    "readout pixels size_um".split()
 )
 
 
@@ -88,6 +88,13 @@ class Batch(Data):
         theirs with less noise; NaN where none is known.
     readout
         NEEDS "readout": a ridge on `relative`, fitted to the known spots (N, G); NaN where none is known.
+    window, pool
+        UNIT "window", in training: windows of slides (B, 3, S, S), uint8, and how the locations sum up the
+        cells of their maps, sparse (N, B S/4 S/4): window by window, row by row; see `stlib.pooling`.
+    tiles
+        UNIT "window", whole: the section's slide and what the locations cover of it, see `stlib.tiles.Tiles`.
+    pixels, size_um
+        NEEDS "window": pixels of each location on its slide (N,), and its diameter or side (N,).
     rate, dispersion
         NEEDS "rate": expected counts of the panel (N, G) and their dispersion; only made data has them.
     """
@@ -116,6 +123,10 @@ def subset(batch: Batch, rows: Tensor) -> Batch:
     for key in ("radius_um", "pitch_um", "dispersion"):
         if key in batch:
             out[key] = batch[key]
+    if "window" in batch:
+        out.window, out.pool = batch.window, batch.pool.index_select(0, rows).coalesce()
+    if "tiles" in batch:
+        out.tiles = batch.tiles.take(rows)
     return out
 
 

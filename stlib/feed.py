@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stlib import expression, features
+from stlib import expression, features, windows
 from stlib.alignment import load_registration
 from stlib.batch import Batch, Shape, hide, subset
 from stlib.blocks import kd_blocks
@@ -20,11 +20,14 @@ from stlib.known import FIELDS, known_fields
 from stlib.kriging import gene_covariance
 from stlib.losses import seen
 from stlib.params import Params, nearest
+from stlib.paths import slide_file
+from stlib.pooling import Footprints
 from stlib.sections import Section
+from stlib.tiles import Tiles
 
-UNITS = ("spot", "section", "stack")
+UNITS = ("spot", "section", "stack", "window")
 NEEDS = (
-    *("patch", "features", "relative", "neighbours", "levels", "graph", "cross", "counts", "rate"),
+    *("patch", "features", "relative", "neighbours", "levels", "graph", "cross", "counts", "rate", "window"),
     *FIELDS,
 )
 
@@ -46,7 +49,7 @@ class Feed:
         In ``2d`` a stack has no edges between its sections.
     batch_size
         Locations per training batch at most.
-    frozen, intra, cross, known_train, known_test, permuted
+    frozen, intra, cross, known_train, known_test, permuted, window_px, halvings
         See `stlib.models.Config`.
     hidden
         Sections whose counts must never be read: the test sections that are not known.
@@ -72,6 +75,8 @@ class Feed:
         known_train: float | None = None,
         known_test: float = 1.0,
         permuted: bool = False,
+        window_px: int = 1024,
+        halvings: int = 0,
         hidden: tuple[str, ...] = (),
         measured: tuple[str, ...] = (),
         counted: Iterable[Section] = (),
@@ -82,6 +87,7 @@ class Feed:
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.intra, self.cross = intra, cross
         self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
+        self.window_px, self.halvings = window_px, halvings
         self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
         self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
         self.order = {name: index for index, name in enumerate(sections)}
@@ -124,6 +130,8 @@ class Feed:
             self._add_known(batch, group)
             rows = torch.arange(len(batch.row))
             size = self.batch_size if self.unit == "spot" else len(rows)
+            if self.unit == "window":
+                batch.tiles = self._tiles(group[0])
             for part in rows.split(size):
                 yield self._with_patches(subset(batch, part))
 
@@ -134,6 +142,9 @@ class Feed:
         training asks what the test will ask; a single section has no known one. With `known_train` that share
         of all spots is known instead, as in ASIGN's paper.
         """
+        if self.unit == "window":
+            yield from self._windows(tuple(names), generator)
+            return
         groups = self._grouped(names)
         for index in torch.randperm(len(groups), generator=generator).tolist():
             batch = self._group(groups[index])
@@ -153,12 +164,41 @@ class Feed:
         names = tuple(names)
         if self.unit == "spot":
             return [names] if names else []
-        if self.unit == "section":
+        if self.unit in ("section", "window"):
             return [(name,) for name in names]
         stacks: dict[str, list[str]] = {}
         for name in names:
             stacks.setdefault(self.sections[name].patient, []).append(name)
         return [tuple(sorted(stack, key=lambda name: self.sections[name].layer)) for stack in stacks.values()]
+
+    def _windows(self, names: tuple[str, ...], generator: torch.Generator) -> Iterator[Batch]:
+        """Yield batches of windows that hold each location once, turned and mirrored at random."""
+        batch = self._group(names)
+        batch.known = torch.zeros(len(batch.row), dtype=torch.bool)
+        prints = {name: self._prints(name) for name in names}
+        places = [
+            (name, window)
+            for name in names
+            for window in windows.cover(prints[name], self.window_px, generator)
+        ]
+        before = dict(zip(names, np.cumsum([0, *(len(prints[name]) for name in names)]), strict=False))
+        for block in torch.randperm(len(places), generator=generator).split(self.batch_size):
+            rows, parts = [], []
+            for name, window in (places[index] for index in block.tolist()):
+                path, size = slide_file(self.params.name, name), self.sections[name].size_px
+                part = windows.cut(path, size, prints[name], window, self.window_px, self.halvings)
+                view = int(torch.randint(8, (), generator=generator))
+                parts.append(windows.turned(*part, view % 4, view > 3))
+                rows.append(torch.from_numpy(window.rows + before[name]))
+            found = subset(batch, torch.cat(rows))
+            found.window, found.pool = windows.joined(parts)
+            yield found
+
+    def _tiles(self, name: str) -> Tiles:
+        """Return the slide of a section, to be seen tile by tile."""
+        size = windows.halved_size(self.sections[name].size_px, self.halvings)
+        prints = self._prints(name)
+        return Tiles(slide_file(self.params.name, name), size, prints, self.halvings)
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labelled = seen(batch.expression)
@@ -210,6 +250,10 @@ class Feed:
             batch.dispersion = self.sections[names[0]].dispersion
         return batch
 
+    def _prints(self, name: str) -> Footprints:
+        """Return what the locations of a section cover of its slide."""
+        return windows.section_footprints(self.sections[name], self.halvings, self.permuted)
+
     def _part(self, name: str) -> dict[str, Tensor]:
         """Return the fields of one section; made once."""
         if name not in self._parts:
@@ -218,6 +262,8 @@ class Feed:
                 self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra,
                 permuted=self.permuted,
             )  # fmt: skip
+            if "window" in self.needs:
+                fields |= windows.location_fields(section, self.halvings, self.permuted)
             fields["section"] = torch.full((len(section),), self.order[name])
             fields["patient"] = torch.full((len(section),), self.patients[section.patient])
             self._parts[name] = fields

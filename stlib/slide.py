@@ -240,6 +240,30 @@ class Slide:
         white.paste(region, mask=region.getchannel("A"))  # transparent outside the slide
         return np.asarray(white)
 
+    def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
+        """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
+
+        Read from a level of the pyramid where both sides were even each time: elsewhere OpenSlide takes a
+        place on it to lie between two pixels. What is left to halve is halved here, as lower levels were.
+
+        Parameters
+        ----------
+        x, y, w, h
+            Upper left corner and size, px of the halved slide; what lies outside is white.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (h, w, 3).
+        """
+        exact = [level for level, down in enumerate(self._slide.level_downsamples) if down == 2**level]
+        level = max(level for level in exact if level <= times)
+        left = 2 ** (times - level)
+        image = self.read(x * 2**times, y * 2**times, w * left, h * left, level)
+        for _ in range(times - level):
+            image = _halve(image)
+        return image
+
     def thumbnail(self, um_per_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the whole slide at a coarser scale, by averaging areas.
 

@@ -28,15 +28,10 @@ from stlib.predictions import Predictions
 from stlib.sections import Section, load_sections
 from stlib.splits import Fold
 
-FED = (
-    "batch_size",
-    "frozen",
-    "intra",
-    "cross",
-    "known_train",
-    "known_test",
-    "permuted",
-)  # settings that feed a model
+FED = (  # settings that feed a model
+    *("batch_size", "frozen", "intra", "cross", "known_train", "known_test", "permuted"),
+    *("window_px", "halvings"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 import zarr
 from tqdm import tqdm
 
+from stlib.array_tiles import TileFeed, Tiles
 from stlib.models import Method, Reach
 from stlib.params import Params
 from stlib.sections import Section
-from stlib.array_tiles import TileFeed, Tiles
 
 FED = frozenset({"patch", "features", "relative", "levels", "graph"})  # what a tile can be given
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from stlib.array_tiles import TileFeed, Tiles
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.lattice import lattice
 from stlib.models import build, method
 from stlib.sections import load_sections
-from stlib.array_tiles import TileFeed, Tiles
 from stlib.train import FED, config_of
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stlib import features, train
+from stlib import features, train, windows
 from stlib.feed import Feed
 from stlib.metrics import pcc_per_gene
 from stlib.models import Method, method, names
@@ -41,10 +41,17 @@ def test_images_of_other_places_remove_the_gain(request, tmp_path, monkeypatch, 
     rng = np.random.default_rng(0)
     for read in ("features", "patches", "neighbours"):
         monkeypatch.setattr(features, read, elsewhere(getattr(features, read), rng))
+    prints = windows.section_footprints
+    monkeypatch.setattr(
+        windows,
+        "section_footprints",
+        lambda section, *rest: prints(section, *rest)[rng.permutation(len(section))],
+    )
     feed = Feed(
         params, load_sections(params, fold.test), true.genes.tolist(),
         unit=model.UNIT, needs=model.needs(model.config),
         protocol=protocol, batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
+        halvings=model.config.halvings,
     )  # fmt: skip
     mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))
     mixed = np.concatenate([mixed[section] for section in fold.test])

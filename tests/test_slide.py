@@ -34,6 +34,23 @@ def test_level_0_is_the_image_pixel_by_pixel(slide, image):
     np.testing.assert_array_equal(slide.read(0, 0, 2302, 1201), image)
 
 
+@pytest.mark.parametrize("shape", [(1200, 2304), (1201, 2302)])
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_a_halved_rectangle_is_that_of_the_halved_slide(image, tmp_path, shape, times):
+    """Whether the pyramid has that level exactly, with an odd side, or not at all."""
+    image = np.pad(image, ((0, 0), (0, 2), (0, 0)))[: shape[0], : shape[1]]
+    write_pyramid(image, tmp_path / "a.tif", 0.5)
+    halved = np.pad(image.astype(np.uint16), ((0, 8), (0, 8), (0, 0)), constant_values=255)
+    for _ in range(times):
+        halved = sum(halved[i : halved.shape[0] // 2 * 2 : 2, j : halved.shape[1] // 2 * 2 : 2]
+                     for i in (0, 1) for j in (0, 1)) + 2 >> 2  # fmt: skip
+    with Slide(tmp_path / "a.tif") as slide:
+        for x, y in ((0, 0), (101, 53), (2302 // 2**times - 30, 1200 // 2**times - 12)):
+            found = slide.halved(x, y, 30, 12, times)
+            np.testing.assert_array_equal(found, halved[y : y + 12, x : x + 30])
+        assert (slide.halved(-9, -9, 9, 9, times) == 255).all()
+
+
 def test_openslide_finds_all_levels_and_the_scale(slide):
     with openslide.OpenSlide(slide.path) as plain:
         assert plain.level_dimensions == ((2302, 1201), (1151, 601), (576, 301))

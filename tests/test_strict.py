@@ -38,6 +38,8 @@ SMALL = {
         "fusion": (1, 2, 1, 0.1), "context": (1, 2, 1, 0.1), "neighbourhood": (1, 2, 1, 0.1), "lr": 0.01,
         "epochs": 1,
     },
+    "pixnet": {"encoder": "test_resnet@untrained", "halvings": 3, "window_px": 256, "batch_size": 2,
+               "hidden": 8, "tile_px": 256, "lr": 0.002, "epochs": 1},
 }  # fmt: skip
 
 

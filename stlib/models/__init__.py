@@ -23,13 +23,15 @@ class Config:
     """What every method can be told; its own settings come on top."""
 
     epochs: int = 0  # 0: nothing is trained
-    batch_size: int = 1024  # locations per batch
+    batch_size: int = 1024  # locations per batch; UNIT "window": windows
     frozen: str = "dataset"  # encoder of the frozen features; "dataset": the one its params file names
     intra: int = 8  # nearest neighbours in the own section
     cross: int = 12  # neighbours in each other section of the stack
     known_train: float | None = None  # 3d: share of all spots known in training; None: one whole section
     known_test: float = 1.0  # 3d: share of the known section of a test patient that is measured
     permuted: bool = False  # each node sees the image of another one of its section
+    window_px: int = 1024  # UNIT "window": side of a window, px of the halved slide
+    halvings: int = 0  # UNIT "window": how often the slide's resolution is halved before it is seen
 
     def limited(self, max_epochs: int | None) -> "Config":
         """Return the settings with no more than `max_epochs` epochs."""
@@ -52,8 +54,9 @@ class Method(nn.Module):
     Attributes
     ----------
     UNIT
-        What one batch holds: ``spot`` (spots of any section), ``section`` (one whole section) or ``stack``
-        (all sections of a patient, or a connected part of them).
+        What one batch holds: ``spot`` (spots of any section), ``section`` (one whole section), ``stack``
+        (all sections of a patient, or a connected part of them) or ``window`` (windows of slides, and the
+        locations in them; to predict, one whole slide).
     NEEDS
         Fields beyond the base that a batch must hold, see `stlib.batch.Batch`.
     PROTOCOLS

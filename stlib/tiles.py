@@ -1,0 +1,232 @@
+"""A whole slide through a dense network, tile by tile, as if it were seen at once.
+
+What a cell of the map depends on ends somewhere: at the network's reach, which is measured, not assumed. A
+tile is a core and around it a halo of at least that reach, both on the grid of the coarsest stride, so that
+strides keep their phase; at the slide's border the halo ends where the slide does, padded with white to whole
+strides, as for the slide at once. So the map of the core is that of the slide, exactly, and tiles need no
+blending.
+
+Cells belong to one core each. The pooling matrix is cut by columns: Z = sum over tiles of P[:, tile] D[tile],
+whatever locations a border runs through. The head comes after.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stlib.paths import replacing
+from stlib.pooling import Box, Footprints, as_tensor, pooled, pooling
+from stlib.windows import CELL_PX, read
+
+LOOK_PX, FAR_PX = 320, 1280  # where the reach is looked for, first and last
+
+
+class Tile(NamedTuple):
+    """One tile of a slide.
+
+    Attributes
+    ----------
+    core
+        The pixels that it answers for.
+    window
+        Those that the network sees.
+    rows
+        Locations that reach into the core (n,).
+    """
+
+    core: Box
+    window: Box
+    rows: np.ndarray
+
+    def cells(self, values: Tensor) -> Tensor:
+        """Return the core's part (..., r, c) of the window's map (..., h, w)."""
+        x, y = ((self.core[i] - self.window[i]) // CELL_PX for i in (0, 1))
+        wide, high = ((self.core[i + 2] - self.core[i]) // CELL_PX for i in (0, 1))
+        return values[..., y : y + high, x : x + wide]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A slide, and the locations on it that are asked for.
+
+    Attributes
+    ----------
+    path
+        The slide.
+    size_px
+        Its width and height after halving.
+    prints
+        What the locations cover, in pixels of the halved slide.
+    halvings
+        How often it is halved.
+    """
+
+    path: Path
+    size_px: tuple[int, int]
+    prints: Footprints
+    halvings: int = 0
+
+    def take(self, rows: Tensor) -> "Tiles":
+        """Return the same slide with some of the locations."""
+        return replace(self, prints=self.prints[rows.cpu().numpy()])
+
+    def cut(self, core_px: int, halo_px: int, step: int, everywhere: bool = False) -> list[Tile]:
+        """Return the tiles of the slide, row by row.
+
+        Parameters
+        ----------
+        core_px, halo_px
+            Side of a core, and what surrounds it; multiples of `step`.
+        step
+            Coarsest stride of the network, px.
+        everywhere
+            Whether tiles without any location count, too.
+        """
+        for name, px, least in (("core", core_px, step), ("halo", halo_px, 0)):
+            if px % step or px < least:
+                raise ValueError(
+                    f"the {name} of a tile is a multiple of the network's coarsest stride, {step} px; found "
+                    f"{px}. Strides would lose their phase"
+                )
+        width, height = self.padded(step)
+        order = np.argsort(self.prints.centre[:, 1], kind="stable")
+        y = self.prints.centre[order, 1]
+        reach = self.prints.half.max(0) + CELL_PX + 1 if len(self.prints) else np.zeros(2)
+        tiles = []
+        for top in range(0, height, core_px):
+            bottom = min(top + core_px, height)
+            near = order[slice(*np.searchsorted(y, (top - reach[1], bottom + reach[1])))]
+            x = self.prints.centre[near, 0]
+            for left in range(0, width, core_px):
+                right = min(left + core_px, width)
+                rows = near[(x > left - reach[0]) & (x < right + reach[0])]
+                if everywhere or len(rows):
+                    window = (left - halo_px, top - halo_px, right + halo_px, bottom + halo_px)
+                    window = *(max(px, 0) for px in window[:2]), min(window[2], width), min(window[3], height)
+                    tiles.append(Tile((left, top, right, bottom), window, rows))
+        return tiles
+
+    def padded(self, step: int) -> tuple[int, int]:
+        """Return width and height of the halved slide, px, up to whole strides."""
+        width, height = (step * -(-side // step) for side in self.size_px)
+        return width, height
+
+    def read(self, tile: Tile) -> Tensor:
+        """Return what the network sees of a tile (1, 3, h, w), uint8; white beyond the slide."""
+        left, top, right, bottom = tile.window
+        return read(self.path, left, top, right - left, bottom - top, self.halvings)[None]
+
+    def pool(self, tile: Tile, step: int) -> Tensor:
+        """Return the columns of the pooling matrix in a tile's core, for its locations (n, cells), sparse."""
+        cells = tuple(side // CELL_PX for side in self.padded(step))
+        core = tuple(px // CELL_PX for px in tile.core)
+        return as_tensor(pooling(self.prints[tile.rows], (0, 0, *self.size_px), CELL_PX, cells, core).matrix)
+
+
+def reach(decode: nn.Module, step: int) -> int:
+    """Return how far beyond a square of `step` px the cells of the square depend on pixels, px.
+
+    The gradient tells: in a copy of the network whose weights are positive, whose maxima are means and whose
+    normalisation does nothing, each pixel that a cell depends on has one.
+
+    Parameters
+    ----------
+    decode
+        Windows (B, 3, h, w) -> cells (B, C, h / 4, w / 4).
+    step
+        Coarsest stride of the network, px.
+
+    Raises
+    ------
+    ValueError
+        If the cells depend on everything: a network with global pooling or attention has no exact tiles.
+    """
+    probe = copy.deepcopy(decode).float().eval()
+    for module in list(probe.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for weight in probe.parameters():
+            weight.uniform_(0.5, 1.5).div_(weight[0].numel() if weight.ndim > 1 else 1)
+    look = step * -(-LOOK_PX // step)
+    while look <= FAR_PX:
+        far = max(_reach_along(probe, axis, look, step) for axis in (2, 3))
+        if far < look:
+            return far
+        look *= 2
+    raise ValueError(
+        f"each cell of the network depends on pixels more than {FAR_PX} px away, so that it has no exact "
+        "tiles; choose an encoder without global pooling or attention over the whole image"
+    )
+
+
+def _reach_along(probe: nn.Module, axis: int, look: int, step: int) -> int:
+    """Return the reach in a strip along an axis that shows `look` px to either side of a square of `step`."""
+    device, size = next(probe.parameters()).device, [1, 3, step, step]
+    size[axis] += 2 * look
+    pixels = torch.full(size, 255.0, device=device, requires_grad=True)
+    with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        cells = probe(pixels).narrow(axis, look // CELL_PX, step // CELL_PX).sum()
+    seen = torch.autograd.grad(cells, pixels)[0].abs().transpose(axis, 0).flatten(1).any(1).nonzero()
+    return max(look - int(seen.min()), int(seen.max()) + 1 - look - step)
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """How a network takes a slide: `decode` maps windows (B, 3, h, w) to cells (B, C, h / 4, w / 4)."""
+
+    decode: Callable[[Tensor], Tensor]
+    core_px: int
+    halo_px: int
+    step: int
+
+    def sums(self, tiles: Tiles, device: torch.device, keep: Path | None = None) -> Tensor:
+        """Return Z = P D of all locations (N, C): every tile is decoded once, and none is held.
+
+        Parameters
+        ----------
+        tiles
+            The slide and its locations.
+        device
+            Where the network is.
+        keep
+            Folder in which what each tile adds is kept until the caller removes it: a run that was killed
+            goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is kept.
+        """
+        total = None
+        parts = tiles.cut(self.core_px, self.halo_px, self.step)
+        for tile in tqdm(
+            parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9
+        ):
+            path = keep and keep / f"{tile.core[1]}-{tile.core[0]}.safetensors"
+            part = kept(path, lambda tile=tile: self._added(tiles, tile, device)).to(device)
+            if total is None:
+                total = part.new_zeros(len(tiles.prints), part.shape[1])
+            total.index_add_(0, torch.from_numpy(tile.rows).to(part.device), part)
+        return total
+
+    def _added(self, tiles: Tiles, tile: Tile, device: torch.device) -> Tensor:
+        cells = tile.cells(self.decode(tiles.read(tile).to(device)))[0]  # (C, r, c)
+        return pooled(tiles.pool(tile, self.step).to(device), cells.flatten(1).T)
+
+
+def kept(path: Path | None, make: Callable[[], Tensor]) -> Tensor:
+    """Return a tensor from its file; without one make it, and write the file if a path is given."""
+    if path is None:
+        return make()
+    if not path.exists():
+        with replacing(path) as temporary:
+            save_file({"values": make().cpu().contiguous()}, temporary)
+    return load_file(path)["values"]
