@@ -23,7 +23,7 @@ from stlib.bins import centres_um, format_names
 from stlib.datasets import layer, present
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
-from stlib.locations import lay_out, rows_of, within
+from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params, Record, nearest, parse
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
@@ -146,6 +146,8 @@ def under_tissue(params: Params, folder: Path, section: str) -> np.ndarray:
 def read(params: Params, folder: Path, section: str, slide: bool = True, block: int = BLOCK) -> Section:
     """Read one section: its locations with counts, or the sample of them that the params file asks for.
 
+    Cells of the coarser levels are read where the locations are not all that was measured.
+
     Parameters
     ----------
     params
@@ -187,10 +189,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             )
         if params.sample is not None:
             kept = kept[draw_squares(layout.um[kept], params.sample, section)]
-        row = np.full(len(layout.place) + 1, -1)
+        row = np.full(len(layout.place) + 1, -1, np.int32)
         row[kept] = np.arange(len(kept))
+        whole = tiles(params.spot) and len(kept) == np.count_nonzero(totals[:-1])
         pieces, cells = [(row[layout.number], len(kept))], {}
-        for level in LEVELS:
+        for level in () if whole else LEVELS:
             side_px = params.levels[level].px
             cells[level] = grid_parents(layout.px[kept], side_px)[1]
             cell = rows_of(np.floor(layout.unit_px / side_px), cells[level])
