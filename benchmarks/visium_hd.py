@@ -3,9 +3,9 @@
 ``python benchmarks/visium_hd.py`` makes two slides in a temporary folder (or in the one that is named, and
 keeps them there) and writes results/visium_hd.md. Every bin of the area is under tissue, so there are more of
 them than on any real slide; counts, genes and the order of bins are drawn. One slide has as many counts as
-the mouse brain of 10x Genomics, the other as many as the deepest slides may have. Each step is a process of its own, so
-that its peak of memory is its own, too. The plain reference reads the whole matrix and multiplies once.
-Seconds are those of the processor, so that other work on the machine counts little.
+the mouse brain of 10x Genomics, the other as many as the deepest slides may have. Each step is a process of
+its own, so that its peak of memory is its own, too. The plain reference reads the whole matrix and multiplies
+once. Seconds are those of the processor, so that other work on the machine counts little.
 """
 
 import json
@@ -173,13 +173,14 @@ def report(folder: Path, rows: dict[tuple[str, str], dict[str, float]]) -> str:
     for slide in SLIDES:
         bins = bins_of(folder, slide)
         with Matrix(bins.file("counts")) as matrix:
-            lines.append(
-                f"- *{slide}*: {matrix.counts:,} non-zeros, {bins.file('counts').stat().st_size / 1e6:,.0f} MB, "
-                f"and {bins.file('positions').stat().st_size / 1e6:,.0f} MB of positions"
-            )
+            counts = matrix.counts
+        disk = (
+            f"{bins.file(kind).stat().st_size / 1e6:,.0f} MB of {kind}" for kind in ("counts", "positions")
+        )
+        lines.append(f"- *{slide}*: {counts:,} non-zeros; {', '.join(disk)} on disk")
     lines += [
         "",
-        "| slide | step | locations | non-zeros | read and sum, s | peak, MB | write, s | peak, MB | file, MB |",
+        "| slide | step | locations | non-zeros | read, sum: s | peak, MB | write, s | peak, MB | file, MB |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for (slide, name), row in rows.items():
