@@ -191,6 +191,18 @@ def test_cells_hold_all_that_was_measured_in_them(clean):
         assert summed.sum() > section.counts.sum()
 
 
+def test_where_every_location_is_listed_cells_say_nothing_more(clean):
+    assert visium_hd.read(tiny(), clean, "S1").cells == {}
+    part = visium_hd.read(tiny(options={"roi_px": {"S1": [100, 60, 220, 150]}}), clean, "S1")
+    assert part.cells.keys() == {"region", "global"}  # those at its edge reach beyond it
+
+
+def test_all_bins_under_tissue_tell_how_the_slide_lies(clean):
+    places = visium_hd.under_tissue(tiny(sample={"number": 5, "square_um": 8}), clean, "S1")
+    whole = visium_hd.read(tiny(), clean, "S1").position
+    assert set(map(tuple, whole)) <= set(map(tuple, places)) and len(places) < 1.1 * len(whole)
+
+
 def test_cells_of_pseudo_spots_hold_the_bins_between_them_too(clean):
     section = visium_hd.read(tiny(spot=SPOTS), clean, "S1")
     place, counts = fine()
