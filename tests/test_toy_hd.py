@@ -169,6 +169,11 @@ def test_sizes_share_the_files_and_other_options_make_others(house, monkeypatch)
     monkeypatch.setattr(toy_hd, "write_raw", lambda folder, *_: made.append(folder.name))
     toy_hd.fetch(small("16um"), house)
     assert made == []
+    truth = house / "P2/expected_counts.h5"
+    truth.rename(house / "kept")
+    toy_hd.fetch(small("16um"), house)
+    (house / "kept").rename(truth)
+    assert made == ["P1", "P2"]  # a file that was lost is made again
     with pytest.raises(ValueError, match="made from other options than params/toy_hd.yaml; run `make data`"):
         toy_hd.read(small(seed=1), house, "P1")
 
