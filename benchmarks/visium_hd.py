@@ -1,11 +1,11 @@
 """What a whole slide of Visium HD costs: 11 million bins of 2 um, read, summed and written.
 
-``python benchmarks/visium_hd.py`` makes two slides in a temporary folder (or in the one that is named, and
-keeps them there) and writes results/visium_hd.md. Every bin of the area is under tissue, so there are more of
-them than on any real slide; counts, genes and the order of bins are drawn. One slide has as many counts as
-the mouse brain of 10x Genomics, the other as many as the deepest slides may have. Each step is a process of its own, so
-that its peak of memory is its own, too. The plain reference reads the whole matrix and multiplies once.
-Seconds are those of the processor, so that other work on the machine counts little.
+``python benchmarks/visium_hd.py`` makes a slide in a temporary folder (or in the one that is named: then what
+was made and measured is kept there, and a second call goes on) and writes results/visium_hd.md. Every bin of
+the area is under tissue, so there are more of them than on any real slide; counts, genes and the order of
+bins are drawn. Each step is a process of its own, so that its peak of memory is its own, too. The plain
+reference reads the whole matrix and multiplies once. Seconds are those of the processor, so that other work
+on the machine counts little.
 """
 
 import json
@@ -32,22 +32,26 @@ from stlib.sections import write_section
 from stlib.tenx import Matrix
 
 SIDE, BIN_UM, UM_PER_PX = 3350, 2, 0.2738
-GENES, BLOCK = 19_000, 2**19
-SLIDES = {"usual": 7.2, "deep": 26.8}  # name of a made slide -> mean counts of a bin, before they are added
-STEPS = {  # what is measured on each
-    "usual": ("grid", "8um", "16um", "55um", "8um sample", "16um sample", "55um sample", "8um plain"),
-    "deep": ("8um", "8um sample"),
+GENES, PER_BIN, BLOCK = 19_000, 7.2, 2**19
+WORDS = {  # step -> what it is
+    "8um": "all bins of 8 um",
+    "8um sample": "6,000 bins of 8 um, as in crc_hd",
+    "8um plain": "all bins of 8 um, the plain sum",
+    "grid": "grid fitted to all positions",
+    "16um": "all bins of 16 um",
+    "55um": "all spots of 55 um",
+    "16um sample": "6,000 bins of 16 um, as in crc_hd",
+    "55um sample": "2,500 spots of 55 um, as in crc_hd",
 }
-WORDS = {"grid": "grid fitted to all positions", "sample": "a sample, as in crc_hd", "plain": "plain sum"}
 DIGITS = {"locations": 0, "nnz": 0, "read": 1, "peak": 0, "write": 1, "write_peak": 0, "mb": 0}  # decimals
 
 
-def bins_of(folder: Path, slide: str) -> BinFolder:
-    """Return the bins of a made slide."""
-    return BinFolder(folder / slide / folder_name(BIN_UM), BIN_UM)
+def bins_of(folder: Path) -> BinFolder:
+    """Return the bins of the made slide."""
+    return BinFolder(folder / "made" / folder_name(BIN_UM), BIN_UM)
 
 
-def make(bins: BinFolder, per_bin: float) -> None:
+def make(bins: BinFolder) -> None:
     """Write a folder of bins, block by block."""
     rng = np.random.default_rng(0)
     order = rng.permutation(SIDE**2)  # of the matrix
@@ -67,7 +71,7 @@ def make(bins: BinFolder, per_bin: float) -> None:
         indptr = [np.zeros(1, np.int64)]
         for start in tqdm(range(0, SIDE**2, BLOCK), unit="block", desc="made slide"):
             part = order[start : start + BLOCK]
-            number = rng.poisson(per_bin, len(part))
+            number = rng.poisson(PER_BIN, len(part))
             bin_ = np.repeat(np.arange(len(part)), number)
             gene = np.searchsorted(reach, rng.random(len(bin_)))
             counts = sparse.csr_matrix((np.ones(len(bin_), np.int32), (bin_, gene)), (len(part), GENES))
@@ -102,36 +106,36 @@ def positions(path: Path) -> None:
     parquet.write_table(table, path, row_group_size=SIDE**2)
 
 
-def params(slide: str, size: str, sampled: bool) -> Params:
-    """Return the dataset crc_hd at a size, of one made section."""
+def params(size: str, sampled: bool) -> Params:
+    """Return the dataset crc_hd at a size, of the made section."""
     base = load_params(f"crc_hd@{size}")
     source = base.source.model_copy(update={"options": {}})
-    changes = {"sections": {slide: [slide]}, "source": source, "sample": base.sample if sampled else None}
+    changes = {"sections": {"made": ["made"]}, "source": source, "sample": base.sample if sampled else None}
     return base.model_copy(update=changes)
 
 
-def step(folder: Path, slide: str, name: str) -> dict[str, float]:
+def step(folder: Path, name: str) -> dict[str, float]:
     """Do one step in this process, and return what it took."""
     size, _, kind = name.partition(" ")
     if size == "grid":
-        seconds, _ = timed(bins_of(folder, slide).grid)
+        seconds, _ = timed(bins_of(folder).grid)
         return {"read": seconds, "peak": peak_memory_mb()}
     if kind == "plain":
-        seconds, total = timed(lambda: plain(folder, slide, size))
+        seconds, total = timed(lambda: plain(folder, size))
         return {"read": seconds, "peak": peak_memory_mb(), "locations": total.shape[0], "nnz": total.nnz}
-    dataset, file = params(slide, size, kind == "sample"), folder / f"{slide} {name}.h5ad"
-    seconds, section = timed(lambda: visium_hd.read(dataset, folder, slide, slide=False))
+    dataset, file = params(size, kind == "sample"), folder / f"{name}.h5ad"
+    seconds, section = timed(lambda: visium_hd.read(dataset, folder, "made", slide=False))
     found = {"read": seconds, "peak": peak_memory_mb(), "locations": len(section), "nnz": section.counts.nnz}
     found["write"], _ = timed(lambda: write_section(file, section))
     return found | {"write_peak": peak_memory_mb(), "mb": file.stat().st_size / 1e6}
 
 
-def plain(folder: Path, slide: str, size: str) -> sparse.csr_matrix:
+def plain(folder: Path, size: str) -> sparse.csr_matrix:
     """Sum all bins at once, the whole matrix in memory."""
-    bins = bins_of(folder, slide)
+    bins = bins_of(folder)
     grid = bins.grid()
     with Matrix(bins.file("counts")) as matrix:
-        layout = lay_out(bins.places(matrix, grid), BIN_UM, params(slide, size, False).spot, grid, None)
+        layout = lay_out(bins.places(matrix, grid), BIN_UM, params(size, False).spot, grid, None)
         ((_, counts),) = matrix.blocks(len(matrix))
     ones, order = np.ones(len(layout.number), np.int32), np.arange(len(layout.number))
     select = sparse.csr_matrix((ones, (layout.number, order)), (len(layout.place) + 1, len(order)))
@@ -146,48 +150,42 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
 
 
 def main(folder: Path) -> None:
-    """Make the slides that are not there, measure all steps, and write the report."""
-    rows: dict[tuple[str, str], dict[str, float]] = {}
-    for slide, per_bin in SLIDES.items():
-        if not bins_of(folder, slide).file("scale").exists():  # written last
-            make(bins_of(folder, slide), per_bin)
-        for name in tqdm(STEPS[slide], unit="step", desc=slide):
-            command = [sys.executable, __file__, str(folder), slide, name]
+    """Make the slide if it is not there, measure what was not measured yet, and write the report."""
+    if not bins_of(folder).file("scale").exists():  # written last
+        make(bins_of(folder))
+    kept = folder / "steps.json"
+    rows = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in tqdm(WORDS, unit="step"):
+        if name not in rows:
+            command = [sys.executable, __file__, str(folder), name]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-            rows[slide, name] = json.loads(done.stdout.splitlines()[-1])
-    paths.write_text(paths.RESULTS / "visium_hd.md", report(folder, rows))
+            rows[name] = json.loads(done.stdout.splitlines()[-1])
+            paths.write_text(kept, json.dumps(rows))
+    paths.write_text(paths.RESULTS / "visium_hd.md", report(bins_of(folder), rows))
 
 
-def report(folder: Path, rows: dict[tuple[str, str], dict[str, float]]) -> str:
+def report(bins: BinFolder, rows: dict[str, dict[str, float]]) -> str:
     """Return the report in Markdown."""
+    with Matrix(bins.file("counts")) as matrix:
+        counts = matrix.counts
+    disk = [f"{bins.file(kind).stat().st_size / 1e6:,.0f} MB" for kind in ("counts", "positions")]
+    whole, plainly = rows["8um"], rows["8um plain"]
     lines = [
         "# A slide of Visium HD",
         "",
-        f"{device()}; seconds of the processor, each step in a process of its own. Made slides of "
-        f"{SIDE**2:,} bins of 2 um and {GENES:,} genes, without an image. Reading fits the grid, passes the "
-        "matrix twice in blocks, and sums locations and, where these are not all that was measured, the cells "
-        "of both coarser levels. The plain sum holds the whole matrix. Written by `python "
+        f"{device()}; seconds of the processor, each step in a process of its own. A made slide of "
+        f"{SIDE**2:,} bins of 2 um and {GENES:,} genes with {counts:,} non-zeros ({disk[0]} of counts "
+        f"and {disk[1]} of positions on disk), without an image. Reading fits the grid, passes the matrix "
+        "twice in blocks, and sums locations and, where these are not all that was measured, the cells of "
+        "both coarser levels. The plain sum holds the whole matrix. Written by `python "
         "benchmarks/visium_hd.py`.",
         "",
+        "| step | locations | non-zeros | read, sum: s | peak, MB | write, s | peak, MB | file, MB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for slide in SLIDES:
-        bins = bins_of(folder, slide)
-        with Matrix(bins.file("counts")) as matrix:
-            lines.append(
-                f"- *{slide}*: {matrix.counts:,} non-zeros, {bins.file('counts').stat().st_size / 1e6:,.0f} MB, "
-                f"and {bins.file('positions').stat().st_size / 1e6:,.0f} MB of positions"
-            )
-    lines += [
-        "",
-        "| slide | step | locations | non-zeros | read and sum, s | peak, MB | write, s | peak, MB | file, MB |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for (slide, name), row in rows.items():
-        size, _, kind = name.partition(" ")
-        words = WORDS[size] if size in WORDS else f"{size}: {WORDS.get(kind, 'all')}"
+    for name, row in rows.items():
         cells = [f"{row[key]:,.{digits}f}" if key in row else "" for key, digits in DIGITS.items()]
-        lines.append(f"| {slide} | {words} | {' | '.join(cells)} |")
-    whole, plainly = rows["usual", "8um"], rows["usual", "8um plain"]
+        lines.append(f"| {WORDS[name]} | {' | '.join(cells)} |")
     lines += [
         "",
         f"Blocks take {whole['read'] / plainly['read']:.1f} times the seconds of the plain sum and "
@@ -198,8 +196,8 @@ def report(folder: Path, rows: dict[tuple[str, str], dict[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        print(json.dumps(step(Path(sys.argv[1]), *sys.argv[2:])))
+    if len(sys.argv) == 3:
+        print(json.dumps(step(Path(sys.argv[1]), sys.argv[2])))
     elif len(sys.argv) == 2:
         main(Path(sys.argv[1]))
     else:

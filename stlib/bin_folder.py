@@ -23,6 +23,7 @@ FILES = {  # kind -> where it lies below the folder
     "positions": "spatial/tissue_positions.parquet",
     "scale": "spatial/scalefactors_json.json",
 }
+HIRES_PX = 6000  # longer side of tissue_hires_image.png
 SIDES_DIFFER = 1e-3  # of spot_diameter_fullres against bin_size_um / microns_per_pixel
 PARTS = 4  # bins at least along a pseudo-spot
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from stlib.paths import replacing
 
 TILE = 256  # px
+READ = 2**24  # bytes of a compressed image that are decoded ahead
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
 DECODERS = {  # called by name: Image.open refuses large images
@@ -142,7 +143,7 @@ def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
     folder.mkdir(parents=True, exist_ok=True)
     pixels = _scratch(folder, page.shape)
     for part, (_, _, y, x, _), size in tqdm(
-        page.segments(), total=len(page.dataoffsets), unit="strip", desc=name
+        page.segments(maxworkers=1, buffersize=READ), total=len(page.dataoffsets), unit="strip", desc=name
     ):
         if part is not None:  # (1, h, w, 3); an empty strip stays black
             there = pixels[y : y + size[1], x : x + size[2]]

@@ -15,15 +15,16 @@ from pydantic import PositiveInt
 from scipy import sparse
 
 from stlib import toy
+from stlib.bin_folder import HIRES_PX, SIDES_UM, BinFolder, folder_name
 from stlib.bins import COLUMNS, centres_um, format_names
 from stlib.params import Patients, Spot
-from stlib.paths import replacing
+from stlib.paths import replacing, write_text
 from stlib.toy import Toy
 from stlib.toy_paint import paint
 
-FINE_UM, DRAWN_UM, SIDES_UM = 2, 8, (2, 8, 16)
+FINE_UM, DRAWN_UM = 2, 8
 RATIO = DRAWN_UM // FINE_UM
-HIRES_PX = 6000
+TRUTH = "expected_counts.h5"  # beside Space Ranger's folder
 
 
 class Options(toy.Options):
@@ -102,7 +103,7 @@ def write_raw(folder: Path, tissue: ToyBins, section: str) -> None:
     fine, fine_counts = tissue.split(section, place, counts)
     rng = tissue.random("counts", section).spawn(2)[1]
     for side in SIDES_UM:
-        at = folder / "binned_outputs" / f"square_{side:03d}um"
+        bins = BinFolder(folder / folder_name(side), side)
         every = tissue.bins(side)
         width = every[-1, 0] + 1
         code = fine[:, 1] // (side // FINE_UM) * width + fine[:, 0] // (side // FINE_UM)
@@ -111,19 +112,17 @@ def write_raw(folder: Path, tissue: ToyBins, section: str) -> None:
         total = sparse.csr_matrix((ones, (index, np.arange(len(fine))))) @ fine_counts
         order = rng.permutation(len(under))  # that of the matrix is none of the grid
         names = format_names(side, every)
-        _write_matrix(at / "filtered_feature_bc_matrix.h5", names[under[order]], tissue.genes, total[order])
+        _write_matrix(bins.file("counts"), names[under[order]], tissue.genes, total[order])
         inside = np.zeros(len(every), np.int64)
         inside[under] = 1
-        _write_positions(
-            at / "spatial/tissue_positions.parquet", names, inside, every, tissue.to_px(every, side)
-        )
-        _write_json(at / "spatial/scalefactors_json.json", _factors(tissue, side))
+        _write_positions(bins.file("positions"), names, inside, every, tissue.to_px(every, side))
+        write_text(bins.file("scale"), json.dumps(_factors(tissue, side)))
     with replacing(folder / "tissue_image.btf") as temporary:
         tifffile.imwrite(
             temporary, paint(tissue, section), bigtiff=True, photometric="rgb", rowsperstrip=1, metadata=None,
             resolution=(96, 96), resolutionunit="INCH",
         )  # fmt: skip
-    with replacing(folder / "expected_counts.h5") as temporary, h5py.File(temporary, "w") as file:
+    with replacing(folder / TRUTH) as temporary, h5py.File(temporary, "w") as file:
         file.create_dataset("place", data=place.astype(np.int16), compression="gzip")
         file.create_dataset("rate", data=rate.astype(np.float16), compression="gzip", shuffle=True)
 
@@ -172,8 +171,3 @@ def _write_positions(
             table, temporary, row_group_size=len(names), compression="zstd", use_dictionary=False,
             use_byte_stream_split=list(COLUMNS[4:]),
         )  # fmt: skip
-
-
-def _write_json(path: Path, content: dict[str, float]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content))

@@ -1,10 +1,12 @@
 """The toy tissue in bins: laid out as Space Ranger does, its bins sums of one another, its truth kept."""
 
+import hashlib
 import threading
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from pyarrow import parquet
 
@@ -55,6 +57,21 @@ def folder(house, side, section="P1"):
     return house / section / "binned_outputs" / f"square_{side:03d}um"
 
 
+# -- frozen --------------------------------------------------------------------------------------------------
+
+
+def test_the_tissue_is_frozen(house, measured):
+    """Its numbers were fixed before any model was trained on it; who changes them does so knowingly, here."""
+    place, counts, rate = measured
+    slide = tifffile.imread(house / "P1/tissue_image.btf")
+    frozen = {"place": place, "counts": counts, "log rate, 1e-4": np.rint(np.log(rate) * 1e4), "slide": slide}
+    lines = [
+        f"{hashlib.sha256(np.ascontiguousarray(array, '<i8').tobytes()).hexdigest()}  {name}\n"
+        for name, array in frozen.items()
+    ]
+    assert "".join(lines) == (paths.ROOT / "tests/expected/toy_hd.sha256").read_text()
+
+
 # -- the files -----------------------------------------------------------------------------------------------
 
 
@@ -99,8 +116,6 @@ def test_bins_are_sums_of_one_another(house):
 
 
 def test_the_slide_is_an_uncompressed_bigtiff(house):
-    import tifffile
-
     with tifffile.TiffFile(house / "P1/tissue_image.btf") as tiff:
         assert tiff.is_bigtiff and tiff.pages[0].compression == 1 and tiff.pages[0].shape == (300, 300, 3)
 
@@ -154,6 +169,11 @@ def test_sizes_share_the_files_and_other_options_make_others(house, monkeypatch)
     monkeypatch.setattr(toy_hd, "write_raw", lambda folder, *_: made.append(folder.name))
     toy_hd.fetch(small("16um"), house)
     assert made == []
+    truth = house / "P2/expected_counts.h5"
+    truth.rename(house / "kept")
+    toy_hd.fetch(small("16um"), house)
+    (house / "kept").rename(truth)
+    assert made == ["P1", "P2"]  # a file that was lost is made again
     with pytest.raises(ValueError, match="made from other options than params/toy_hd.yaml; run `make data`"):
         toy_hd.read(small(seed=1), house, "P1")
 

@@ -15,6 +15,7 @@ from stlib.bins import COLUMNS, format_names
 from stlib.datasets import visium_hd
 from stlib.graph import grid_parents
 from stlib.params import Params, parse
+from stlib.sampling import draw_squares
 from stlib.sections import content_hash, read_section, write_section
 
 UM_PER_PX = 0.5
@@ -191,6 +192,18 @@ def test_cells_hold_all_that_was_measured_in_them(clean):
         assert summed.sum() > section.counts.sum()
 
 
+def test_where_every_location_is_listed_cells_say_nothing_more(clean):
+    assert visium_hd.read(tiny(), clean, "S1").cells == {}
+    part = visium_hd.read(tiny(options={"roi_px": {"S1": [100, 60, 220, 150]}}), clean, "S1")
+    assert part.cells.keys() == {"region", "global"}  # those at its edge reach beyond it
+
+
+def test_all_bins_under_tissue_tell_how_the_slide_lies(clean):
+    places = visium_hd.under_tissue(tiny(sample={"number": 5, "square_um": 8}), clean, "S1")
+    whole = visium_hd.read(tiny(), clean, "S1").position
+    assert set(map(tuple, whole)) <= set(map(tuple, places)) and len(places) < 1.1 * len(whole)
+
+
 def test_cells_of_pseudo_spots_hold_the_bins_between_them_too(clean):
     section = visium_hd.read(tiny(spot=SPOTS), clean, "S1")
     place, counts = fine()
@@ -306,7 +319,9 @@ def test_a_sample_is_drawn_among_locations_with_counts(clean):
     section = visium_hd.read(params, clean, "S1")
     _, number = np.unique(section.array // 2, axis=0, return_counts=True)  # squares of 2 x 2
     assert len(section) == 20 and (number <= 4).all() and (number == 4).sum() >= 2
-    assert set(section.barcodes) < set(visium_hd.read(tiny(), clean, "S1").barcodes)
+    whole = visium_hd.read(tiny(), clean, "S1")
+    drawn = draw_squares((whole.array + 0.5) * 8, params.sample, "S1")
+    assert section.barcodes.tolist() == whole.barcodes[drawn].tolist()
 
 
 def test_another_release_of_a_slide_is_reported(clean):

@@ -17,9 +17,9 @@ from stlib import paths
 from stlib.datasets import visium_hd
 from stlib.locations import locate, rows_of, tiles, within
 from stlib.params import Params, parse
-from stlib.paths import alone, replacing
+from stlib.paths import alone, write_text
 from stlib.sections import Section
-from stlib.toy_bins import FINE_UM, Options, ToyBins, write_raw
+from stlib.toy_bins import FINE_UM, TRUTH, Options, ToyBins, write_raw
 
 
 def options(params: Params) -> Options:
@@ -45,14 +45,21 @@ def fetch(params: Params, folder: Path) -> None:
 
 def _make(params: Params, folder: Path) -> None:
     stamp = folder / "recipe.json"
-    if stamp.exists() and stamp.read_text() == _recipe(params):
+    if stamp.exists() and stamp.read_text() == _recipe(params) and _complete(params, folder):
         return
     stamp.unlink(missing_ok=True)
     made = tissue(params)
     for section in tqdm(params.with_slide, unit="section", desc="toy tissue in bins"):
         write_raw(folder / section, made, section)
-    with replacing(stamp) as temporary:
-        temporary.write_text(_recipe(params))
+    write_text(stamp, _recipe(params))
+
+
+def _complete(params: Params, folder: Path) -> bool:
+    try:
+        visium_hd.require(_plain(params), folder)
+    except FileNotFoundError:
+        return False
+    return all((folder / section / TRUTH).is_file() for section in params.with_slide)
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
@@ -68,7 +75,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         where = f"params/{params.base}.yaml"
         raise ValueError(f"{folder}: made from other options than {where}; run `make data` again")
     found = visium_hd.read(_plain(params), folder, section, slide)
-    with h5py.File(folder / section / "expected_counts.h5") as file:
+    with h5py.File(folder / section / TRUTH) as file:
         place, rate = file["place"][:].astype(int), file["rate"][:].astype(np.float64)
     share = _shares(params, found, place)
     # a sum of negative binomials is about one more: its dispersion is theirs, by how few and unlike they are

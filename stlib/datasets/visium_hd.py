@@ -17,7 +17,7 @@ import numpy as np
 
 from stlib import paths
 from stlib.archive import take_members
-from stlib.bin_folder import FILES, BinFolder, choose_bins, folder_name
+from stlib.bin_folder import FILES, HIRES_PX, BinFolder, choose_bins, folder_name
 from stlib.binned import BLOCK, sum_bins, total_counts
 from stlib.bins import centres_um, format_names
 from stlib.datasets import layer, present
@@ -30,7 +30,6 @@ from stlib.sections import Cells, Section, check_section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
 
-HIRES_PX = 6000  # longer side of tissue_hires_image.png
 LEVELS = ("region", "global")
 
 
