@@ -3,9 +3,11 @@
 The path of the data, and the module that holds each step:
 
 what a dataset is      `params` (strict YAML), `datasets/` (one reader each)
-its files              `manifest`, `mendeley` and `download`, `counts` and `tenx` (matrices)
-its places             `array` and `visium` (the grids), `orientation` (of slides)
-the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides)
+its files              `manifest`, `mendeley` and `download`, `archive` (some members), `counts` and `tenx`
+                       (matrices), `bin_folder` (of Visium HD)
+its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
+bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
+the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
 one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
 preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)

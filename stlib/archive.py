@@ -64,7 +64,8 @@ def take_members(url: str, wanted: Mapping[str, str], folder: Path) -> None:
                         continue
                     if not member.isreg():
                         raise ValueError(
-                            f"{url}: {member.name} is a file of the archive; found a link or folder"
+                            f"{url}: {member.name} is a file; found a link or a folder. Name a folder that "
+                            "has the files with DATA="
                         )
                     with replacing(folder / path) as temporary, open(temporary, "wb") as out:
                         shutil.copyfileobj(archive.extractfile(member), out, 2**20)

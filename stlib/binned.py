@@ -5,6 +5,8 @@ counts. Blocks are added as integers: their size changes the memory and the time
 """
 
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy import sparse
@@ -42,13 +44,17 @@ def sum_bins(
     list
         Of each kind (R, M) int32, canonical.
     """
-    sums = [sparse.csr_matrix((number, len(matrix.genes)), dtype=np.int32) for _, number in pieces]
+    partial: list[list[tuple[int, sparse.csr_matrix]]] = [[] for _ in pieces]
     for part, counts in _blocks(matrix, block, "sums"):
-        for kind, (piece, number) in enumerate(pieces):
+        for own, (piece, number) in zip(partial, pieces, strict=True):
             (taken,) = np.nonzero(piece[part] >= 0)
             ones = np.ones(len(taken), np.int32)
             select = sparse.csr_matrix((ones, (piece[part][taken], taken)), shape=(number, counts.shape[0]))
-            sums[kind] = sums[kind] + select @ counts
+            total, blocks = select @ counts, 1
+            while own and own[-1][0] == blocks:  # as a binary counter: sums of 1, 2, 4, ... blocks
+                total, blocks = own.pop()[1] + total, 2 * blocks
+            own.append((blocks, total))
+    sums = [reduce(add, (total for _, total in reversed(own))) for own in partial]
     for total in sums:
         total.sum_duplicates()
         total.eliminate_zeros()

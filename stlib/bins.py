@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-WIDTH = len("s_002um_00000_00000-1")
+PATTERN = b"s_???um_?????_?????-1"  # of a name; ?: a digit
+WIDTH, ZERO, NINE = len(PATTERN), np.uint8(ord("0")), np.uint8(ord("9"))
 FIELDS = {"side": (2, 5), "row": (8, 13), "column": (14, 19)}  # digits of a name, from and to
 COLUMNS = ("barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 BATCH = 2**19  # rows of a table of positions that are held at once
@@ -48,13 +49,12 @@ def parse_names(names: np.ndarray, source: str) -> tuple[int, np.ndarray]:
     """
     names = np.asarray(names, "S")
     letters = np.ascontiguousarray(names).view(np.uint8).reshape(len(names), names.dtype.itemsize)
-    pattern = np.frombuffer(b"s_???um_?????_?????-1", np.uint8)
-    digit = pattern == ord("?")
-    fits = letters.shape[1] == WIDTH
-    if fits:
-        wrong = (letters != pattern)[:, ~digit].any(1)
-        wrong |= ((letters < ord("0")) | (letters > ord("9")))[:, digit].any(1)
-    if not fits or wrong.any() or not len(names):
+    letters = np.ascontiguousarray(letters.T)  # (width, N): a letter of all names side by side
+    fits = len(names) and len(letters) == WIDTH
+    wrong = np.zeros(len(names), bool)
+    for letter, wanted in zip(letters, PATTERN, strict=False):
+        wrong |= (letter < ZERO) | (letter > NINE) if wanted == ord("?") else letter != wanted
+    if not fits or wrong.any():
         found = names[np.flatnonzero(wrong)[:3] if fits else slice(3)].astype(str).tolist()
         raise ValueError(
             f"{source}: a bin is called s_<side>um_<row>_<column>-1, e.g. s_008um_00012_00340-1; found "
@@ -62,16 +62,17 @@ def parse_names(names: np.ndarray, source: str) -> tuple[int, np.ndarray]:
         )
 
     def number(field: str) -> np.ndarray:
-        start, stop = FIELDS[field]
-        value = np.zeros(len(letters), np.int32)
-        for place in range(start, stop):
-            value = value * 10 + (letters[:, place] - np.uint8(ord("0")))
+        value = np.zeros(len(names), np.int32)
+        for letter in letters[slice(*FIELDS[field])]:
+            value = value * 10 + (letter - ZERO)
         return value
 
-    sides = np.unique(number("side"))
-    if len(sides) > 1:
-        raise ValueError(f"{source}: all bins have one side; found {sides.tolist()} um. Fetch the file again")
-    return int(sides[0]), np.stack([number("column"), number("row")], 1)
+    side = number("side")
+    if side.min() != side.max():
+        raise ValueError(
+            f"{source}: all bins have one side; found {side.min()} and {side.max()} um. Fetch the file again"
+        )
+    return int(side[0]), np.stack([number("column"), number("row")], 1)
 
 
 def format_names(side_um: float, place: np.ndarray) -> np.ndarray:
@@ -82,7 +83,7 @@ def format_names(side_um: float, place: np.ndarray) -> np.ndarray:
     >>> format_names(8, np.array([[340, 12]])).tolist()
     ['s_008um_00012_00340-1']
     """
-    names = np.tile(np.frombuffer(b"s_000um_00000_00000-1", np.uint8), (len(place), 1))
+    names = np.tile(np.frombuffer(PATTERN.replace(b"?", b"0"), np.uint8), (len(place), 1))
     place = np.asarray(place)
     values = {"side": np.full(len(place), round(side_um)), "row": place[:, 1], "column": place[:, 0]}
     for field, (start, stop) in FIELDS.items():
@@ -104,7 +105,7 @@ class Grid(NamedTuple):
 
     def to_px(self, um: np.ndarray) -> np.ndarray:
         """Map places of the grid (N, 2), um, to level-0 px (N, 2); rounded, so that no last digit differs."""
-        return np.round(np.asarray(um) @ self.matrix[:2] + self.matrix[2], DECIMALS)
+        return np.round(_apply(self.matrix, np.asarray(um)), DECIMALS)
 
     @property
     def um_per_px(self) -> float:
@@ -135,36 +136,43 @@ def read_grid(path: Path, side_um: int) -> Grid:
     def refuse(requirement: str, found: object) -> ValueError:
         return ValueError(f"{path}: {requirement}; found {found}. Fetch the file again")
 
-    normal, right, number, shape, inside = np.zeros((3, 3)), np.zeros((3, 2)), 0, np.zeros(2, int), []
-    for place, under, px in _batches(path, side_um, refuse):
+    normal, right, number, shape = np.zeros((3, 3)), np.zeros((3, 2)), 0, np.zeros(2, int)
+    for names, place, _, px in _batches(path, refuse):
+        side, named = parse_names(_bytes(names), str(path))
+        if side != side_um or (named != place).any():
+            raise refuse("names tell side, row and column of their bin", "others in the same row")
+        if not np.isfinite(px).all():
+            raise refuse("positions are finite numbers", "others")
         design = np.column_stack([centres_um(place, side_um), np.ones(len(place))])
         normal += design.T @ design
         right += design.T @ px
         number += len(place)
         shape = np.maximum(shape, place.max(0) + 1)
-        inside.append(place[under])
     if number < 3 or np.linalg.matrix_rank(normal / number) < 3:
         raise refuse("bins cover an area", f"{number} bin(s) on one line")
     matrix = np.linalg.solve(normal, right)
-    seen, misfit = np.zeros(shape[::-1], np.uint8), 0.0
-    for place, _, px in _batches(path, side_um, refuse):
-        fitted = centres_um(place, side_um) @ matrix[:2] + matrix[2]
-        misfit = max(misfit, float(np.abs(px - fitted).max()))
-        np.add.at(seen, (place[:, 1], place[:, 0]), 1)
-    if (seen > 1).any():
-        raise refuse("each bin stands once", f"{int((seen > 1).sum())} repeated")
+    seen, under, misfit = np.zeros(shape[::-1], bool), np.zeros(shape[::-1], bool), 0.0
+    for _, place, inside, px in _batches(path, refuse):
+        column, row = place.T
+        seen[row, column] = True
+        under[row, column] = inside
+        misfit = max(misfit, float(np.abs(px - _apply(matrix, centres_um(place, side_um))).max()))
+    if seen.sum() < number:
+        raise refuse("each bin stands once", f"{number - int(seen.sum())} repeated")
     if misfit >= LARGEST_MISFIT_PX:
         raise refuse(f"bins lie within {LARGEST_MISFIT_PX} px of a regular grid", f"one {misfit:.2f} px off")
-    under = np.zeros(shape[::-1], bool)
-    column, row = np.concatenate(inside).T
-    under[row, column] = True
     return Grid(matrix, under)
 
 
+def _apply(matrix: np.ndarray, um: np.ndarray) -> np.ndarray:
+    """Map places (N, 2) by a matrix (3, 2); term by term, which is faster for two columns than a product."""
+    return um[:, :1] * matrix[0] + um[:, 1:] * matrix[1] + matrix[2]
+
+
 def _batches(
-    path: Path, side_um: int, refuse: Callable[[str, object], ValueError]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield place (n, 2), whether under tissue (n,), and level-0 px (n, 2: x, y) of some rows at a time."""
+    path: Path, refuse: Callable[[str, object], ValueError]
+) -> Iterator[tuple[object, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield some rows at a time: names, places (n, 2), whether under tissue (n,), and px (n, 2: x, y)."""
     import pyarrow
     from pyarrow import parquet  # sections are read without it
 
@@ -173,18 +181,10 @@ def _batches(
             if absent := [name for name in COLUMNS if name not in file.schema_arrow.names]:
                 raise refuse(f"a row has {', '.join(COLUMNS)}", f"no {', '.join(absent)}")
             for batch in file.iter_batches(BATCH, columns=list(COLUMNS)):
-                names, under, row, column, y, x = (batch.column(name) for name in COLUMNS)
-                side, place = parse_names(_bytes(names), str(path))
-                under, row, column, y, x = (
-                    values.to_numpy(zero_copy_only=False) for values in (under, row, column, y, x)
-                )
-                said = np.stack([column, row], 1)
-                if side != side_um or (place != said).any():
-                    raise refuse("names tell side, row and column of their bin", "others in the same row")
-                px = np.stack([x, y], 1).astype(np.float64)
-                if not np.isfinite(px).all():
-                    raise refuse("positions are finite numbers", "others")
-                yield place, under.astype(bool), px
+                names, *numbers = (batch.column(name) for name in COLUMNS)
+                inside, row, column, y, x = (values.to_numpy(zero_copy_only=False) for values in numbers)
+                place = np.stack([column, row], 1).astype(np.int64)
+                yield names, place, inside.astype(bool), np.stack([x, y], 1).astype(np.float64)
     except (pyarrow.ArrowException, OSError) as error:
         raise refuse("a whole Parquet file, Space Ranger's tissue_positions.parquet", error) from error
 

@@ -95,7 +95,7 @@ def _number(location: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.nd
     width = int(location[:, 0].max()) + 1
     column, row = location[member].astype(np.int64).T
     code, index = np.unique(row * width + column, return_inverse=True)
-    number = np.full(len(location), len(code))
+    number = np.full(len(location), len(code), np.int32)
     number[member] = index
     return np.stack([code % width, code // width], 1), number
 
@@ -111,7 +111,7 @@ def rows_of(place: np.ndarray, held: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> rows_of(np.array([[5, 1], [2, 9], [0, 0]]), np.array([[2, 9], [5, 1]]))
-    array([ 1,  0, -1])
+    array([ 1,  0, -1], dtype=int32)
     """
     place, held = np.asarray(place).astype(np.int64), np.asarray(held).astype(np.int64)
     low = np.minimum(place.min(0), held.min(0))
@@ -119,4 +119,4 @@ def rows_of(place: np.ndarray, held: np.ndarray) -> np.ndarray:
     code, known = ((index[:, 0] - low[0]) * height + index[:, 1] - low[1] for index in (place, held))
     order = np.argsort(known)
     row = order[np.minimum(np.searchsorted(known, code, sorter=order), len(order) - 1)]
-    return np.where(known[row] == code, row, -1)
+    return np.where(known[row] == code, row, -1).astype(np.int32)

@@ -17,6 +17,8 @@ from scipy import sparse
 from stlib.params import Params
 from stlib.paths import replacing, section_file
 
+HASHED = 2**20  # numbers hashed at once
+
 
 class Cells(NamedTuple):
     """Grid cells of one level and all that was measured in them; R cells, M genes.
@@ -156,7 +158,9 @@ def content_hash(section: Section) -> str:
         digest.update(level.encode())
         arrays += [cells.index, *_content(cells.counts)]
     for array in arrays:
-        digest.update(np.ascontiguousarray(array, np.float64).tobytes())
+        flat = np.ravel(array)
+        for start in range(0, len(flat), HASHED):
+            digest.update(np.ascontiguousarray(flat[start : start + HASHED], np.float64))
     for names in (section.barcodes, section.genes):
         digest.update("\n".join(names).encode())
     return digest.hexdigest()
@@ -164,7 +168,8 @@ def content_hash(section: Section) -> str:
 
 def _content(counts: sparse.csr_matrix) -> list[np.ndarray]:
     """Return the arrays of a matrix in one order."""
-    counts = counts.tocsr().sorted_indices()
+    counts = counts.tocsr()
+    counts = counts if counts.has_sorted_indices else counts.sorted_indices()
     return [counts.indptr, counts.indices, counts.data]
 
 

@@ -7,6 +7,7 @@ pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0
 
 import math
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from stlib.paths import replacing
 
 TILE = 256  # px
+READ = 2**24  # bytes of a compressed image that are decoded ahead
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
 DECODERS = {  # called by name: Image.open refuses large images
@@ -37,8 +39,9 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error,
 def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.ndarray) -> None:
     """Write an image as the tiled pyramid that `Slide` opens.
 
-    A level is halved while it is written, so that beside the image only the lower levels (a third of it) are
-    held; an uncompressed TIFF stays on the disk.
+    A level is halved while it is written. Of a TIFF no level is held in memory: an uncompressed one stays
+    where it is, a compressed one is unpacked strip by strip, and both that and the lower levels lie in files
+    without a name beside `path`, which the system removes.
 
     Parameters
     ----------
@@ -59,11 +62,8 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     scale = np.broadcast_to(np.asarray(um_per_px, float), 2)
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"{path}: um_per_px must be positive, found {um_per_px}; give the scale of level 0")
-    pixels = image if isinstance(image, np.ndarray) else _decode(Path(image))
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        source = "the array" if pixels is image else image
-        found = f"shape {pixels.shape} of {pixels.dtype}"
-        raise ValueError(f"{source}: a slide is 8-bit RGB (H, W, 3), found {found}; convert it first")
+    pixels = image if isinstance(image, np.ndarray) else _decode(Path(image), path.parent)
+    _require_rgb(pixels.shape, pixels.dtype, "the array" if pixels is image else image)
     levels = max(0, math.ceil(math.log2(max(pixels.shape) / SMALLEST_PX)))
     sides = np.ceil(np.array(pixels.shape[:2]) / TILE / 2 ** np.arange(levels + 1)[:, None])
     bar = tqdm(total=int(sides.prod(1).sum()), unit="tile", desc=path.name)
@@ -71,7 +71,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=big) as tiff, bar:
         for level in range(levels + 1):
             height, width = pixels.shape[:2]
-            below = np.empty((-(-height // 2), -(-width // 2), 3), np.uint8)
+            below = _scratch(path.parent, (-(-height // 2), -(-width // 2), 3))
             tiff.write(
                 _tiles(pixels, below, bar),
                 shape=pixels.shape,
@@ -118,8 +118,8 @@ def image_size(path: Path) -> tuple[int, int]:
             return width, height
 
 
-def _decode(path: Path) -> np.ndarray:
-    """Return the pixels of an image file, whatever its size."""
+def _decode(path: Path, folder: Path) -> np.ndarray:
+    """Return the pixels of an image file, whatever its size; those of a compressed TIFF lie in `folder`."""
     suffix = _suffix(path)
     with _file_errors(path):
         if suffix in DECODERS:
@@ -130,7 +130,38 @@ def _decode(path: Path) -> np.ndarray:
             end = max(np.add(page.dataoffsets, page.databytecounts))
             if end > path.stat().st_size:  # a decoder of JPEG tiles would fill in what is missing
                 raise ValueError(f"its pixels end at byte {end}, the file at {path.stat().st_size}")
-            return tifffile.memmap(path, page=0, mode="r") if page.is_memmappable else page.asarray()
+            if page.is_memmappable:
+                return tifffile.memmap(path, page=0, mode="r")
+            shape, dtype = page.shape, page.dtype
+    _require_rgb(shape, dtype, path)
+    with _file_errors(path), tifffile.TiffFile(path) as tiff:
+        return _unpack(tiff.pages[0], folder, path.name)
+
+
+def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
+    """Decode strips or tiles one by one into an array on the disk (H, W, 3)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = _scratch(folder, page.shape)
+    for part, (_, _, y, x, _), size in tqdm(
+        page.segments(maxworkers=1, buffersize=READ), total=len(page.dataoffsets), unit="strip", desc=name
+    ):
+        if part is not None:  # (1, h, w, 3); an empty strip stays black
+            there = pixels[y : y + size[1], x : x + size[2]]
+            there[:] = part[0, : there.shape[0], : there.shape[1]]
+    return pixels
+
+
+def _scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a black image on the disk; its file has no name, and goes when the array goes."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _require_rgb(shape: tuple[int, ...], dtype: np.dtype, source: object) -> None:
+    """Raise a ValueError unless pixels are 8-bit RGB."""
+    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8:
+        found = f"shape {tuple(shape)} of {dtype}"
+        raise ValueError(f"{source}: a slide is 8-bit RGB (H, W, 3), found {found}; convert it first")
 
 
 def _suffix(path: Path) -> str:

@@ -24,10 +24,10 @@ class Matrix:
 
     Attributes
     ----------
-    barcodes
-        Fixed-width bytes (N,), in the order of the file.
     genes
         Ids without version (M,).
+    counts
+        How many counts are stored, other features included.
 
     Raises
     ------
@@ -49,11 +49,12 @@ class Matrix:
         with self._whole():
             matrix = self._file["matrix"]
             self._data, self._indices, self._indptr = matrix["data"], matrix["indices"], matrix["indptr"][:]
-            self._n_features, n_barcodes = map(int, matrix["shape"][:])
-            self.barcodes = np.asarray(matrix["barcodes"][:], "S")
+            self._n_features, self._n_barcodes = map(int, matrix["shape"][:])
+            self._barcodes = matrix["barcodes"]
             ids, kinds = (matrix[name].asstr()[:] for name in ("features/id", "features/feature_type"))
-        if len(self.barcodes) != n_barcodes or not len(ids) == len(kinds) == self._n_features:
-            named = f"{len(ids)} x {len(self.barcodes)} names for {self._n_features} x {n_barcodes}"
+        n_barcodes, named = self._n_barcodes, len(self._barcodes)
+        if named != n_barcodes or not len(ids) == len(kinds) == self._n_features:
+            named = f"{len(ids)} x {named} names for {self._n_features} x {n_barcodes}"
             raise self.refuse("features and barcodes are as many as rows and columns", named)
         length = min(self._data.size, self._indices.size)
         if (
@@ -63,12 +64,19 @@ class Matrix:
         ):
             found = f"{len(self._indptr)} of {n_barcodes + 1} places, {length} counts"
             raise self.refuse("each barcode has a place among the counts", found)
+        self.counts = length
         self._kept = kinds == "Gene Expression"
         self.genes = np.array([VERSION.sub(r"\1", name) for name in ids[self._kept]])
         self.refuse_repeated("gene id", self.genes)
 
     def __len__(self) -> int:
-        return len(self.barcodes)
+        return self._n_barcodes
+
+    @property
+    def barcodes(self) -> np.ndarray:
+        """Names as fixed-width bytes (N,), in the order of the file; read from it, and not kept."""
+        with self._whole():
+            return np.asarray(self._barcodes[:], "S")
 
     def __enter__(self) -> Self:
         return self

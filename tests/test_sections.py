@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stlib.sections import Section, check_section, content_hash, read_section, write_section
+from stlib.sections import Cells, Section, check_section, content_hash, read_section, write_section
 
 
 def counts(*rows: list[float]) -> sparse.csr_matrix:
@@ -33,6 +33,25 @@ def test_round_trip(tmp_path):
     np.testing.assert_array_equal(again.counts.toarray(), section.counts.toarray())
     np.testing.assert_array_equal(again.size_px, section.size_px)
     assert again.rate is None
+
+
+CELLS = {
+    "region": Cells(np.array([[0, 0], [0, 1]]), sparse.csr_matrix(np.array([[9, 2], [0, 70000]], np.int32))),
+    "global": Cells(np.array([[0, 0]]), sparse.csr_matrix(np.array([[0, 8]], np.int32))),
+}
+
+
+def test_cells_and_facts_are_kept(tmp_path):
+    section = small(cells=CELLS, facts={"bins_outside_slide": 3})
+    write_section(tmp_path / "S1.h5ad", section)
+    again = read_section(tmp_path / "S1.h5ad")
+    assert content_hash(again) == content_hash(section) and again.facts == {"bins_outside_slide": 3}
+    assert list(again.cells) == ["global", "region"]
+    for level, cells in CELLS.items():
+        np.testing.assert_array_equal(again.cells[level].index, cells.index)
+        np.testing.assert_array_equal(again.cells[level].counts.toarray(), cells.counts.toarray())
+    write_section(tmp_path / "S1.h5ad", small())
+    assert (read_section(tmp_path / "S1.h5ad").cells, read_section(tmp_path / "S1.h5ad").facts) == ({}, {})
 
 
 def test_scanpy_sees_the_scverse_layout(tmp_path):
@@ -71,6 +90,11 @@ def test_content_hash_notices_each_part():
     assert content_hash(small(counts=sparse.csr_matrix(np.array([[3, 0], [1, 2], [0, 6]], np.int32)))) != base
     assert content_hash(small(position=np.array([[10.0, 10.0], [60.0, 10.0], [10.0, 61.0]]))) != base
     assert content_hash(small(genes=np.array(["G1", "G3"]))) != base
+    celled = content_hash(small(cells=CELLS))
+    assert celled != base
+    assert content_hash(small(cells=CELLS | {"region": CELLS["global"]})) != celled
+    assert content_hash(small(cells={"region": CELLS["global"], "global": CELLS["region"]})) != celled
+    assert content_hash(small(facts={"bins": 3})) == base  # nothing computes with facts
 
 
 def test_missing_and_damaged_files(tmp_path):

@@ -72,6 +72,23 @@ def test_equal_images_give_equal_files(tmp_path, image):
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
 
 
+@pytest.mark.parametrize("how", [{"rowsperstrip": 100}, {"tile": (128, 256)}], ids=["strips", "tiles"])
+def test_a_compressed_tiff_is_unpacked_piece_by_piece_and_never_whole(tmp_path, image, monkeypatch, how):
+    kind = {"bigtiff": True, "compression": "zlib", "photometric": "rgb"}
+    tifffile.imwrite(tmp_path / "source.btf", image, **kind, **how)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("read as a whole"))
+    write_pyramid(tmp_path / "source.btf", tmp_path / "out" / "a.tif", 1.0)
+    with Slide(tmp_path / "out" / "a.tif") as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 2302, 1201), image)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]  # nothing of it is left
+
+
+def test_of_a_compressed_tiff_too_only_rgb_is_a_slide(tmp_path, image):
+    tifffile.imwrite(tmp_path / "grey.tif", image[..., 0], compression="zlib")
+    with pytest.raises(ValueError, match=r"grey\.tif: a slide is 8-bit RGB .* found shape \(1201, 2302\)"):
+        write_pyramid(tmp_path / "grey.tif", tmp_path / "a.tif", 1.0)
+
+
 # -- reading -------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ def write_matrix(path, table=TABLE, barcodes=BARCODES, ids=IDS, kinds=None, dtyp
         "indices": np.concatenate(columns).astype(np.int64),
         "indptr": np.cumsum([0, *map(len, columns)]).astype(np.int64),
         "shape": np.array(np.shape(table), np.int32),
-        "barcodes": np.array(barcodes, "S18"),
+        "barcodes": np.array(barcodes, "S"),
         "features/id": np.array(ids, "S32"),
         "features/name": np.array(["same"] * len(ids), "S8"),  # symbols repeat
         "features/feature_type": np.array(kinds or ["Gene Expression"] * len(ids), "S16"),

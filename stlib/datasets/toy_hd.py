@@ -71,8 +71,9 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     with h5py.File(folder / section / "expected_counts.h5") as file:
         place, rate = file["place"][:].astype(int), file["rate"][:].astype(np.float64)
     share = _shares(params, found, place)
-    # sums of negative binomials of like mean: one more, its dispersion divided by their effective number
-    alike = np.asarray(share.power(2).sum(1)).ravel() / np.asarray(share.sum(1)).ravel() ** 2
+    # a sum of negative binomials is about one more: its dispersion is theirs, by how few and unlike they are
+    expected = share.multiply(rate.sum(1)).tocsr()
+    alike = np.asarray(expected.power(2).sum(1)).ravel() / np.asarray(expected.sum(1)).ravel() ** 2
     dispersion = options(params).dispersion * float(np.median(alike))
     return replace(found, rate=share @ rate, dispersion=dispersion)
 

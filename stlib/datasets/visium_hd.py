@@ -23,7 +23,7 @@ from stlib.bins import centres_um, format_names
 from stlib.datasets import layer, present
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
-from stlib.locations import lay_out, rows_of, within
+from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params, Record, nearest, parse
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
@@ -93,8 +93,8 @@ def _download(params: Params, options: Options, folder: Path) -> None:
     for section in params.patient_of:
         if section not in options.remote:
             raise ValueError(
-                f"params/{params.base}.yaml, source.options.remote: every section has its place at the source; "
-                f"found none for '{section}' (nearest: {nearest(section, options.remote)})"
+                f"params/{params.base}.yaml, source.options.remote: every section has its place at the "
+                f"source; found none for '{section}' (nearest: {nearest(section, options.remote)})"
             )
         remote = options.remote[section]
         where = f"{params.source.url.rstrip('/')}/{remote}/{PurePosixPath(remote).name}"
@@ -146,6 +146,8 @@ def under_tissue(params: Params, folder: Path, section: str) -> np.ndarray:
 def read(params: Params, folder: Path, section: str, slide: bool = True, block: int = BLOCK) -> Section:
     """Read one section: its locations with counts, or the sample of them that the params file asks for.
 
+    Cells of the coarser levels are read where the locations are not all that was measured.
+
     Parameters
     ----------
     params
@@ -187,10 +189,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             )
         if params.sample is not None:
             kept = kept[draw_squares(layout.um[kept], params.sample, section)]
-        row = np.full(len(layout.place) + 1, -1)
+        row = np.full(len(layout.place) + 1, -1, np.int32)
         row[kept] = np.arange(len(kept))
+        whole = tiles(params.spot) and len(kept) == np.count_nonzero(totals[:-1])
         pieces, cells = [(row[layout.number], len(kept))], {}
-        for level in LEVELS:
+        for level in () if whole else LEVELS:
             side_px = params.levels[level].px
             cells[level] = grid_parents(layout.px[kept], side_px)[1]
             cell = rows_of(np.floor(layout.unit_px / side_px), cells[level])
@@ -236,8 +239,8 @@ def _warn_of_bins(options: Options, section: str, side_um: int, found: int) -> N
     expected = options.bins.get(section, {}).get(side_um, found)
     if found != expected:
         warnings.warn(
-            f"section '{section}': {found:,} bins of {side_um} um under tissue; expected {expected:,}. It may "
-            "be another release of the slide",
+            f"section '{section}': {found:,} bins of {side_um} um under tissue; expected {expected:,}. It "
+            "may be another release of the slide",
             stacklevel=3,
         )
 
@@ -251,7 +254,7 @@ def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray |
     x0, y0, x1, y1 = corners[0] if len(corners[0]) == 4 else (0, 0, 0, 0)
     if len(corners) > 1 or not (x0 < x1 and y0 < y1):
         raise ValueError(
-            f"source.options: a region of interest is x0, y0, x1, y1 with x0 < x1 and y0 < y1, in roi_px or "
+            "source.options: a region of interest is x0, y0, x1, y1 with x0 < x1 and y0 < y1, in roi_px or "
             f"roi_um; section '{section}' has {corners}. Correct it"
         )
     box = np.array([x0, y0, x1, y1]) / (1 if named[1] is None else um_per_px)
