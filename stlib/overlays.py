@@ -96,7 +96,8 @@ def sizes(datasets: Sequence[Params], section: str) -> Figure:
     figure, (axes,) = plots.grid(1, len(found), min(DOUBLE_MM, 58 * len(found)), 66)
     for one, ax in zip(found, axes, strict=True):
         plots.picture(image, um_per_px, ax)
-        places = (lattice(one, corner, corner + side)[1] - corner) * um_per_px
+        beyond = one.pitch_um / um_per_px
+        places = (lattice(one, corner - beyond, corner + side + beyond)[1] - corner) * um_per_px
         plots.outlines(places, one.size_um, ax, "black", shape=one.shape)
         ax.set(xlim=(0, side_um), ylim=(side_um, 0), title=f"{one.shape}s of {one.size_um:g} um")
     return figure

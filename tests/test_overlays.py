@@ -111,3 +111,23 @@ def test_no_window_holds_a_figure_so_that_it_is_shown_once():
     plt.close("all")
     overlays.gallery({"a": np.zeros((4, 6, 3), np.uint8)})
     assert not plt.get_fignums()
+
+
+def test_levels_and_sizes_are_drawn_in_true_size(toy_hd):
+    from stlib.params import load_params
+    from stlib.sections import load_sections
+
+    figure = overlays.levels(toy_hd, load_sections(toy_hd, ["P1"])["P1"])
+    left, right = figure.axes
+    assert left.get_title() == "P1: 600 locations of 16 um"
+    squares = {patch.get_label(): patch.get_paths()[0].get_extents() for patch in right.collections[1:]}
+    um_per_px = 1.02
+    for level, extent in squares.items():
+        assert extent.width == pytest.approx(toy_hd.levels[level].px * um_per_px, rel=1e-6)
+    inner, outer = squares["spot"], squares["global"]
+    centre = (inner.x0 + inner.x1) / 2, (inner.y0 + inner.y1) / 2
+    assert outer.x0 <= centre[0] < outer.x1 and outer.y0 <= centre[1] < outer.y1
+    figure = overlays.sizes([toy_hd, load_params("toy_hd@16um")], "P1")
+    assert [ax.get_title() for ax in figure.axes] == ["squares of 16 um"] * 2
+    places = [path.get_extents() for path in figure.axes[0].collections[0].get_paths()]
+    assert len(places) >= 16 and places[0].width == pytest.approx(16)

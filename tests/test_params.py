@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, Record, dataset_names, load_params, parse
+from stlib.params import Params, Record, dataset_names, load_params, parse, sized
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
 
@@ -150,3 +150,9 @@ def test_a_size_that_is_missing_or_unknown_is_refused(monkeypatch, tmp_path):
         load_params("toy@7um")
     with pytest.raises(ValueError, match="it declares no sizes; found 'plain@8um'. Write plain"):
         load_params("plain@8um")
+
+
+def test_a_name_without_a_size_stands_for_each():
+    assert sized("toy_hd") == ["toy_hd@8um", "toy_hd@16um", "toy_hd@55um"]
+    assert sized("toy_hd@8um") == ["toy_hd@8um"] and sized("toy") == ["toy"]
+    assert (load_params("toy_hd@8um").size, load_params("toy").size) == ("8um", "")

@@ -260,3 +260,23 @@ def test_figures_read_prepared_sections_besides_the_runs_of_table_1(monkeypatch)
     before = Run("figures", "toy").inputs
     monkeypatch.setattr(results.fingerprint, "data_hash", lambda dataset, registered: "other sections")
     assert Run("figures", "toy").inputs != before
+
+
+def test_a_run_of_one_size_is_kept_under_its_name_and_read_back(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    run = Run("hd", "toy_hd@16um", "magnet@no_gat", seed=2)
+    assert run.folder == tmp_path / "hd/toy_hd@16um/magnet@no_gat/strict-s2"
+    assert Run.at(run.folder) == run
+    assert [member.model for member in Run("hd", "toy_hd@8um", "controls").members] == [
+        *("mean", "ridge", "oracle")
+    ]
+    assert [member.model for member in Run("hd", "crc_hd@8um", "controls").members] == ["mean", "ridge"]
+
+
+def test_a_step_of_all_sizes_reads_the_first_and_depends_on_each(monkeypatch):
+    run = Run("figures", "toy_hd")
+    assert run.params.name == "toy_hd@8um"
+    asked = []
+    monkeypatch.setattr(results.fingerprint, "data_hash", lambda names, registered: asked.append(names))
+    _ = run.inputs
+    assert asked == [["toy_hd@8um", "toy_hd@16um", "toy_hd@55um"]]

@@ -103,3 +103,14 @@ def test_validation_in_3d_needs_a_patient_with_a_section_to_impute():
     params = toy.model_copy(update={"sections": sections})
     assert folds(params, "2d")[0].validation == ("P4-1",)
     assert folds(params, "3d")[0].validation == ("P3-1", "P3-2")
+
+
+def test_toy_hd_by_hand():
+    """A slide is tested alone, nothing is known of it; one of the three others picks the epoch."""
+    params = load_params("toy_hd@16um")
+    fold = folds(params, "hd")[0]
+    assert (fold.test, fold.train, fold.validation, fold.known) == (("P1",), ("P2", "P3"), ("P4",), ())
+    assert set(fold.panel) == {"P2", "P3", "P4"}
+    published = folds(params, "hd", "published")[0]
+    assert (published.train, published.validation, published.known) == (("P2", "P3", "P4"), (), ())
+    assert "P1" in published.panel
