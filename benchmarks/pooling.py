@@ -1,8 +1,8 @@
 """What PixNet's pooling saves, and what it costs: a step with and without the full map, and a whole slide.
 
-``python benchmarks/pooling.py`` writes results/pooling.md. Each part runs in a process of its own, so that
-peaks of memory are its own; seconds are those of the processor, so that other work on the machine counts
-little.
+``python benchmarks/pooling.py [bins along a side of the whole slide]`` writes results/pooling.md. Each
+part runs in a process of its own, so that peaks of memory are its own; seconds are those of the processor, so
+that other work on the machine counts little.
 
 A step takes a map of 256 x 256 cells, sums up all bins of one size on it, predicts 250 genes and goes back to
 the map. The plain reference makes what the equations say: logits of all cells, enlarged to 1,024 x 1,024 px,
@@ -38,6 +38,7 @@ WINDOW_PX = 1024
 SIZES_UM = (2, 16)
 SIDE = 3163  # bins along each side of the slide: 10 million
 SMALL = {"encoder": "test_resnet@untrained", "hidden": 32, "halvings": 1, "tile_px": 2048}
+WIDTH = 32  # channels of its cells
 SLIDE_PX = 20_000  # of the extrapolation
 
 
@@ -188,6 +189,15 @@ def report(
         f"{SMALL['hidden']} hidden channels, tiles of {SMALL['tile_px']:,} px: {slide[0]:,.0f} s, peak of "
         f"the process {slide[1]:.1f} GB, {slide[2]:.1f} GB written (float16, compressed). The matrix is made "
         "tile by tile.",
+        *(
+            []
+            if side == SIDE
+            else [
+                "",
+                f"Scaled down from {SIDE**2:,} bins, whose sums alone, "
+                f"N x {WIDTH} float32, take {SIDE**2 * WIDTH * 4 / 1e9:.1f} GB.",
+            ]
+        ),
         "",
     ]
     return "\n".join(lines)
