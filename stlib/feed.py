@@ -21,7 +21,6 @@ from stlib.kriging import gene_covariance
 from stlib.losses import seen
 from stlib.params import Params, nearest
 from stlib.paths import slide_file
-from stlib.pooling import Footprints
 from stlib.sections import Section
 from stlib.tiles import Tiles
 
@@ -140,7 +139,8 @@ class Feed:
 
         In the protocol 3d one section of each stack plays the known one, drawn anew each time, so that
         training asks what the test will ask; a single section has no known one. With `known_train` that share
-        of all spots is known instead, as in ASIGN's paper.
+        of all spots is known instead, as in ASIGN's paper. Windows of slides hold whole locations, see
+        `stlib.windows`.
         """
         if self.unit == "window":
             yield from self._windows(tuple(names), generator)
@@ -175,29 +175,29 @@ class Feed:
         """Yield batches of windows that hold each location once, turned and mirrored at random."""
         batch = self._group(names)
         batch.known = torch.zeros(len(batch.row), dtype=torch.bool)
-        prints = {name: self._prints(name) for name in names}
-        places = [
-            (name, window)
-            for name in names
-            for window in windows.cover(prints[name], self.window_px, generator)
-        ]
-        before = dict(zip(names, np.cumsum([0, *(len(prints[name]) for name in names)]), strict=False))
+        places, before = [], 0
+        for name in names:
+            tiles = self._tiles(name)
+            cover = windows.cover(tiles.prints, self.window_px, generator)
+            places += [(tiles, window, before) for window in cover]
+            before += len(tiles.prints)
         for block in torch.randperm(len(places), generator=generator).split(self.batch_size):
             rows, parts = [], []
-            for name, window in (places[index] for index in block.tolist()):
-                path, size = slide_file(self.params.name, name), self.sections[name].size_px
-                part = windows.cut(path, size, prints[name], window, self.window_px, self.halvings)
+            for tiles, window, before in (places[index] for index in block.tolist()):
+                part = windows.cut(
+                    tiles.path, tiles.size_px, tiles.prints, window, self.window_px, self.halvings
+                )
                 view = int(torch.randint(8, (), generator=generator))
                 parts.append(windows.turned(*part, view % 4, view > 3))
-                rows.append(torch.from_numpy(window.rows + before[name]))
+                rows.append(torch.from_numpy(window.rows + before))
             found = subset(batch, torch.cat(rows))
             found.window, found.pool = windows.joined(parts)
             yield found
 
     def _tiles(self, name: str) -> Tiles:
-        """Return the slide of a section, to be seen tile by tile."""
+        """Return the slide of a section, and what its locations cover."""
         size = windows.halved_size(self.sections[name].size_px, self.halvings)
-        prints = self._prints(name)
+        prints = windows.section_footprints(self.sections[name], self.halvings, self.permuted)
         return Tiles(slide_file(self.params.name, name), size, prints, self.halvings)
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -249,10 +249,6 @@ class Feed:
         if "rate" in self.needs:
             batch.dispersion = self.sections[names[0]].dispersion
         return batch
-
-    def _prints(self, name: str) -> Footprints:
-        """Return what the locations of a section cover of its slide."""
-        return windows.section_footprints(self.sections[name], self.halvings, self.permuted)
 
     def _part(self, name: str) -> dict[str, Tensor]:
         """Return the fields of one section; made once."""

@@ -97,11 +97,23 @@ def read(path: Path, x: int, y: int, width: int, height: int, halvings: int) -> 
 
 
 def cut(
-    path: Path, size_px: np.ndarray, prints: Footprints, window: Window, window_px: int, halvings: int
+    path: Path, size_px: tuple[int, int], prints: Footprints, window: Window, window_px: int, halvings: int
 ) -> tuple[Tensor, sparse.csr_matrix]:
-    """Return the image of a window (3, S, S), uint8, and the pooling matrix of its locations (n, cells)."""
+    """Return the image of a window (3, S, S), uint8, and the pooling matrix of its locations (n, cells).
+
+    Parameters
+    ----------
+    path, halvings
+        The slide, and how often it is halved.
+    size_px
+        Its width and height then.
+    prints
+        What the locations of the section cover.
+    window, window_px
+        Which of them, and where; and the side S.
+    """
     image = read(path, window.x, window.y, window_px, window_px, halvings)
-    width, height = halved_size(size_px, halvings)
+    width, height = size_px
     inside = (
         -window.x,
         -window.y,

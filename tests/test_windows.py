@@ -97,7 +97,7 @@ def test_a_window_over_the_border_counts_pixels_of_the_slide(slide):
     path, _ = slide
     prints = footprints([[148.0, 60.0], [100.0, 100.0]], 8.0, "circle")
     (window,) = cover(prints, 160, generator())
-    picture, matrix = cut(path, np.array([150, 130]), prints, window, 160, 0)
+    picture, matrix = cut(path, (150, 130), prints, window, 160, 0)
     whole = pooling(prints, (0, 0, 150, 130), 4, (38, 33))
     assert picture.shape == (3, 160, 160) and matrix.shape == (2, 1600)
     np.testing.assert_array_equal(np.asarray(matrix.sum(1)).ravel(), whole.pixels[window.rows])

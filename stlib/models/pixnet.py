@@ -209,6 +209,7 @@ class PixNet(Method):
         "sum": {"aggregate": "sum"},
         "rate": {"aggregate": "rate"},
     }
+    PAPER = {"2d": {"aggregate": "sum"}}
     Config = PixNetConfig
 
     def __init__(self, config: PixNetConfig, shape: Shape):
