@@ -15,7 +15,7 @@ serial sections        `registration` (finds the maps), `alignment` (keeps and a
                        `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
-whole slides           `array_tiles` (cut, with what is around), `wholeslide` (predicted), `lattice` (all places)
+whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
 dense maps             `pooling` (of any location), `windows` (to train), `tiles` (to predict), `genemaps`
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
