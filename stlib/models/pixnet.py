@@ -203,7 +203,7 @@ class PixNet(Method):
 
     UNIT = "window"
     NEEDS = frozenset({"window"})
-    PROTOCOLS = {"2d": {}}
+    PROTOCOLS = {"2d": {}, "hd": {}}
     VARIANTS = {
         "wide": {"wide": True},
         "sum": {"aggregate": "sum"},
