@@ -154,6 +154,17 @@ def test_expected_counts_of_any_location_are_sums_of_those_of_its_bins(house, me
     assert 0.35 / 37 < section.dispersion < 0.35 / 25  # the area of a circle is 37 bins
 
 
+def test_a_bin_that_the_edge_cuts_keeps_its_counts():
+    tissue = toy_hd.tissue(small())
+    place = np.array([[42, 3], [0, 0], [42, 42]])  # 170 of 2 um: the last of 8 um is half a one
+    fine, parent = tissue.children(place)
+    assert np.bincount(parent).tolist() == [8, 16, 4] and fine.max() == 169
+    counts = np.arange(60).reshape(3, 20)
+    fine, split = tissue.split("P1", place, counts)
+    np.testing.assert_array_equal(np.stack([split[parent == n].sum(0).A1 for n in range(3)]), counts)
+    assert (split[parent == 2].sum(1) > 0).all()  # 1,000 counts reach each of four bins
+
+
 @pytest.mark.parametrize("size", ["8um", "16um", "55um"])
 def test_counts_scatter_about_the_expected_ones_as_they_should(house, size):
     sections = [toy_hd.read(small(size), house, name) for name in ("P1", "P2")]
