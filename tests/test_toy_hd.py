@@ -142,12 +142,27 @@ def test_expected_counts_of_any_location_are_sums_of_those_of_its_bins(house, me
     assert 0.35 / 4 < section.dispersion < 0.35 / 3  # of four bins that are not alike
 
     section = toy_hd.read(small("55um"), house, "P1")
-    inner = np.argmin(np.linalg.norm(section.position - 150, axis=1))  # in the middle of slide and tissue
     fine = np.stack(np.meshgrid(np.arange(170), np.arange(170)), -1).reshape(-1, 2)
-    inside = np.hypot(*(fine * 2 + 1 - (section.array[inner] + 0.5) * 55).T) < 27.5
-    share = np.array([(fine[inside] // 4 == p).all(1).sum() / 16 for p in place])
-    np.testing.assert_allclose(section.rate[inner], share @ rate, rtol=2e-3)
+    px = toy_hd.tissue(small()).to_px(fine, 2)
+    on_slide = ((px >= 0) & (px < 300)).all(1)
+    parts = np.zeros(43 * 43)
+    np.add.at(parts, fine // 4 @ [1, 43], 1)  # 16 bins of 2 um in one of 8 um, fewer at the edge
+    for location, found in zip(section.array, section.rate, strict=True):
+        inside = on_slide & (np.hypot(*(fine * 2 + 1 - (location + 0.5) * 55).T) < 27.5)
+        number = np.bincount(fine[inside] // 4 @ [1, 43], minlength=43 * 43) / parts
+        np.testing.assert_allclose(found, number[place @ [1, 43]] @ rate, rtol=2e-3, atol=1e-6)
     assert 0.35 / 37 < section.dispersion < 0.35 / 25  # the area of a circle is 37 bins
+
+
+def test_a_bin_that_the_edge_cuts_keeps_its_counts():
+    tissue = toy_hd.tissue(small())
+    place = np.array([[42, 3], [0, 0], [42, 42]])  # 170 of 2 um: the last of 8 um is half a one
+    fine, parent = tissue.children(place)
+    assert np.bincount(parent).tolist() == [8, 16, 4] and fine.max() == 169
+    counts = np.arange(60).reshape(3, 20)
+    fine, split = tissue.split("P1", place, counts)
+    np.testing.assert_array_equal(np.stack([split[parent == n].sum(0).A1 for n in range(3)]), counts)
+    assert (split[parent == 2].sum(1) > 0).all()  # 1,000 counts reach each of four bins
 
 
 @pytest.mark.parametrize("size", ["8um", "16um", "55um"])
