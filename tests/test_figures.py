@@ -85,7 +85,9 @@ def rows(*models):
 
 def fake_params(**more):
     spot = SimpleNamespace(pitch_um=200, size_um=100)
-    return SimpleNamespace(name="toy", spot=spot, folds={"2d": {"A": ["A"]}, "3d": {}}, known={}, **more)
+    return SimpleNamespace(
+        name="toy", size="", spot=spot, folds={"2d": {"A": ["A"]}, "3d": {}}, known={}, **more
+    )
 
 
 def test_a_gene_is_shown_for_each_method_of_the_protocol_on_one_unknown_section():
