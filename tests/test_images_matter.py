@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stlib import features, train, windows
+from stlib import train
 from stlib.feed import Feed
 from stlib.metrics import pcc_per_gene
 from stlib.models import Method, method, names
@@ -14,44 +14,22 @@ from stlib.train import Task, train_fold
 LEARNED = [name for name in names() if method(name).loss is not Method.loss]
 
 
-def elsewhere(read, rng):
-    """Return a reader that gives each node of a section what belongs to another."""
-
-    def shuffled(*args):
-        found = read(*args)
-        several = found if isinstance(found, tuple) else (found,)
-        order = rng.permutation(len(several[0]))
-        mixed = tuple(np.array(array)[order] for array in several)
-        return mixed if isinstance(found, tuple) else mixed[0]
-
-    return shuffled
-
-
 CASES = [("toy", "2d", name) for name in LEARNED] + [("toy_hd", "hd", "magnet")]
 
 
 @pytest.mark.parametrize(("dataset", "protocol", "name"), CASES)
-def test_images_of_other_places_remove_the_gain(request, tmp_path, monkeypatch, dataset, protocol, name):
+def test_images_of_other_places_remove_the_gain(request, tmp_path, dataset, protocol, name):
     """A model beats the training mean from its spots' images, not from those of others in the section."""
     params = request.getfixturevalue(dataset)
     fold = folds(params, protocol)[0]
     true, _, model = train_fold(Task(params, fold, name, protocol, 0, tmp_path, "recipe"))
     mean, _, _ = train_fold(Task(params, fold, "mean", protocol, 0, tmp_path, "recipe"))
 
-    rng = np.random.default_rng(0)
-    for read in ("features", "patches", "neighbours"):
-        monkeypatch.setattr(features, read, elsewhere(getattr(features, read), rng))
-    prints = windows.section_footprints
-    monkeypatch.setattr(
-        windows,
-        "section_footprints",
-        lambda section, *rest: prints(section, *rest)[rng.permutation(len(section))],
-    )
     feed = Feed(
         params, load_sections(params, fold.test), true.genes.tolist(),
         unit=model.UNIT, needs=model.needs(model.config),
         protocol=protocol, batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
-        halvings=model.config.halvings,
+        halvings=model.config.halvings, permuted=True,
     )  # fmt: skip
     mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))
     mixed = np.concatenate([mixed[section] for section in fold.test])
