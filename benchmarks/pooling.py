@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from stlib import paths
 from stlib.batch import Shape
+from stlib.footprints import Footprints, footprints
 from stlib.genemaps import predict_slide
 from stlib.models import build, configure
-from stlib.pooling import Footprints, as_tensor, footprints, pooled, pooling
+from stlib.pooling import as_tensor, pooled, pooling
 from stlib.results import device, peak_memory_mb
 from stlib.slide import write_pyramid
 from stlib.tiles import Tiles

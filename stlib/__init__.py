@@ -16,7 +16,8 @@ serial sections        `registration` (finds the maps), `alignment` (keeps and a
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
-dense maps             `pooling` (of any location), `windows` (to train), `tiles` (to predict), `genemaps`
+dense maps             `footprints` (what locations cover), `pooling` (their sums), `windows` (to train),
+                       `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `cell` (the parameters of a notebook)

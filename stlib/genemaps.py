@@ -20,10 +20,10 @@ import zarr
 from tqdm import tqdm
 
 from stlib.fingerprint import kept_hash
+from stlib.footprints import pixel_counts
 from stlib.models import Method
 from stlib.params import nearest
 from stlib.paths import replacing
-from stlib.pooling import pixel_counts
 from stlib.tiles import Tiles, kept
 from stlib.windows import CELL_PX
 

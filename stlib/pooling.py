@@ -9,18 +9,12 @@ S G. All of this is linear, so that
 and P takes what G would have taken: 400 GB for 250 genes on a slide of 20,000 px a side. The head, linear
 too, comes after: S (G W' + 1 b') = (P D) W' + a b', with a = P 1, the number of pixels.
 
-Places are pixels, x right and y down, edge-based: pixel X covers [X, X + 1) and belongs to a location if its
-centre X + 1/2 does. Discs are closed, rectangles half-open, so that bins side by side share no pixel. A
-location that is cut by the image's border counts the pixels that are left; one too small to hold a pixel's
-centre takes the pixel that it lies in.
-
-A row of a disc is an interval of pixels, and prefix sums of B_x tell at once what it gives to each cell; a
-rectangle is one interval along either axis. Beyond the border B repeats the outer cells, as if they went on
-for ever: cells are counted on an endless grid, and those outside are added to the nearest inside.
+Which pixels a location has is the matter of `stlib.footprints`. A row of a disc is an interval of pixels, and
+prefix sums of B_x tell at once what it gives to each cell; a rectangle is one interval along either axis.
+Beyond the border B repeats the outer cells, as if they went on for ever: cells are counted on an endless
+grid, and those outside are added to the nearest inside.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,74 +22,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from stlib.params import nearest
+from stlib.footprints import Box, Footprints, bands, blocks
 
-SHAPES = ("circle", "square")
 AGGREGATES = ("mean", "sum", "sum_scaled")
-BLOCK = 1 << 21  # numbers that are held at once while a matrix is made
-DIGITS = 6  # of a pixel: edges that are equal but for rounding are equal
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom: half-open
-
-
-@dataclass(frozen=True)
-class Footprints:
-    """What N locations cover of one image.
-
-    Attributes
-    ----------
-    centre
-        x and y (N, 2), px.
-    half
-        Half the width and half the height of each (N, 2), px: a disc may be an ellipse, where a pixel is no
-        square.
-    shape
-        ``circle`` or ``square``; either may be longer one way.
-    """
-
-    centre: np.ndarray
-    half: np.ndarray
-    shape: str
-
-    def __len__(self) -> int:
-        return len(self.centre)
-
-    def __getitem__(self, rows: np.ndarray | slice) -> "Footprints":
-        return Footprints(self.centre[rows], self.half[rows], self.shape)
-
-    def moved(self, x: float, y: float) -> "Footprints":
-        """Return them on an image whose corner lies at (x, y) of this one."""
-        return Footprints(self.centre - [x, y], self.half, self.shape)
-
-
-def footprints(centre: np.ndarray, half: np.ndarray | float, shape: str) -> Footprints:
-    """Check what locations cover, and return it.
-
-    Parameters
-    ----------
-    centre
-        (N, 2), px.
-    half
-        Radius or half side, px: one for all, one along each axis (2,), or (N, 2).
-    shape
-        ``circle`` or ``square``.
-
-    Raises
-    ------
-    ValueError
-        If the shape is unknown, or a number not finite or not positive.
-    """
-    centre = np.asarray(centre, float).reshape(-1, 2)
-    half = np.broadcast_to(np.asarray(half, float), centre.shape)  # no copy
-    if shape not in SHAPES:
-        raise ValueError(f"a location is a circle or a square, found '{shape}' ({nearest(shape, SHAPES)})")
-    if not (np.isfinite(centre).all() and np.isfinite(half).all() and (half > 0).all()):
-        raise ValueError(
-            "locations need finite centres and positive radii or half sides, px; found centres "
-            f"{centre[~np.isfinite(centre).all(1)][:3].tolist()} and half sides down to {half.min():g}. "
-            "Correct the positions or the scale"
-        )
-    return Footprints(centre, half, shape)
 
 
 class Pool(NamedTuple):
@@ -148,12 +77,12 @@ def pooling(
     size = (r1 - r0) * (c1 - c0)
     prefix = _prefix(stride).astype(dtype)
     pixels, parts = np.zeros(len(prints), np.int64), [sparse.csr_matrix((0, size), dtype=dtype)]
-    blocks = list(_blocks(prints, stride))
-    for rows in blocks:
-        bands = _bands(prints[rows], image, rows)
-        pixels[rows] = bands.pixels
-        x, columns = _shares(bands.left, bands.right, stride, prefix)  # (n, R, K), (n, K)
-        y, lines = _shares(bands.top, bands.bottom, stride, prefix)  # (n, R, V), (n, V)
+    parted = list(blocks(prints, stride))
+    for rows in parted:
+        found = bands(prints[rows], image, rows)
+        pixels[rows] = found.pixels
+        x, columns = _shares(found.left, found.right, stride, prefix)  # (n, R, K), (n, K)
+        y, lines = _shares(found.top, found.bottom, stride, prefix)  # (n, R, V), (n, V)
         weight = y.swapaxes(1, 2) @ x  # (n, V, K)
         columns = columns.clip(0, cells[0] - 1)[:, None] - c0
         lines = lines.clip(0, cells[1] - 1)[:, :, None] - r0
@@ -164,94 +93,9 @@ def pooling(
         part.sum_duplicates()  # at the border
         parts.append(part)
     matrix = sparse.vstack(parts, "csr")
-    if _uneven(prints):
-        matrix = matrix[np.concatenate(blocks).argsort()]
+    if prints.uneven:
+        matrix = matrix[np.concatenate(parted).argsort()]
     return Pool(matrix, pixels)
-
-
-def pixel_counts(prints: Footprints, image: Box) -> np.ndarray:
-    """Return how many pixels of the image each location has (N,), without a matrix; see `pooling`."""
-    pixels = np.zeros(len(prints), np.int64)
-    for rows in _blocks(prints, 1):
-        pixels[rows] = _bands(prints[rows], image, rows).pixels
-    return pixels
-
-
-def _uneven(prints: Footprints) -> bool:
-    return len(prints) > 0 and bool(np.ptp(prints.half, 0).any())
-
-
-def _blocks(prints: Footprints, stride: int) -> Iterator[np.ndarray]:
-    """Yield the rows of blocks that fit into the memory of `BLOCK` numbers; those of a size together."""
-    order = np.argsort(-prints.half.max(1), kind="stable") if _uneven(prints) else np.arange(len(prints))
-    while len(order):
-        wide, high = prints.half[order[0]]  # the largest left
-        numbers = (2 * wide / stride + 3) * (1 if prints.shape == "square" else 2 * high + 2)
-        block, order = np.split(order, [max(1, int(BLOCK / numbers))])
-        yield block
-
-
-class Bands(NamedTuple):
-    """The pixels of n locations as R rectangles each, (n, R), half-open; some may be empty."""
-
-    left: np.ndarray
-    right: np.ndarray
-    top: np.ndarray
-    bottom: np.ndarray
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """How many there are (n,)."""
-        return ((self.right - self.left) * (self.bottom - self.top)).sum(1)
-
-
-def _bands(prints: Footprints, image: Box, rows: np.ndarray) -> Bands:
-    """Return the pixels of locations on an image: one band for a rectangle, one for each row of a disc."""
-    (x, y), (wide, high) = prints.centre.T[..., None], prints.half.T[..., None]  # (n, 1)
-    if prints.shape == "square":
-        left, right = _first(x - wide), _first(x + wide)
-        top, bottom = _first(y - high), _first(y + high)
-    else:
-        top = _first(y - high) + np.arange(int(2 * high.max()) + 2)  # (n, R)
-        bottom = top + 1
-        chord = 1 - ((top + 0.5 - y) / high) ** 2  # of the ellipse, squared; below 0: outside
-        reach = wide * np.sqrt(np.where(chord > -(10.0**-DIGITS), chord.clip(0), np.nan))
-        left = _first(x - np.nan_to_num(reach))
-        right = np.where(np.isnan(reach), left, np.floor((x + reach - 0.5).round(DIGITS)) + 1)
-    left, right = (px.clip(image[0], image[2]) for px in (left, right))
-    top, bottom = (px.clip(image[1], image[3]) for px in (top, bottom))
-    bands = Bands(
-        *(np.nan_to_num(px).astype(np.int64) for px in (left, np.maximum(left, right), top, bottom))
-    )
-    return _nearest_pixel(bands, prints, image, rows)
-
-
-def _first(px: np.ndarray) -> np.ndarray:
-    """Return the first pixel whose centre is not before a place."""
-    return np.ceil((px - 0.5).round(DIGITS))
-
-
-def _nearest_pixel(bands: Bands, prints: Footprints, image: Box, rows: np.ndarray) -> Bands:
-    """Give locations that hold no pixel's centre the pixel that they lie in."""
-    empty = np.flatnonzero(bands.pixels == 0)
-    if not len(empty):
-        return bands
-    corner, end = np.array(image[:2]), np.array(image[2:])
-    place = prints.centre[empty]
-    outside = ((place < corner) | (place > end)).any(1)
-    if outside.any():
-        raise ValueError(
-            f"a location has pixels on the image, which spans {image[0]} to {image[2]} px along x and "
-            f"{image[1]} to {image[3]} along y; {outside.sum()} lie wholly outside, e.g. location "
-            f"{rows[empty[outside][0]]} at {place[outside][0].round(1).tolist()} px. Check that slide and "
-            "positions belong together, or leave these out"
-        )
-    pixel = np.minimum(place.astype(np.int64), end - 1)
-    for band in bands:
-        band[empty] = 0
-    bands.left[empty, 0], bands.top[empty, 0] = pixel.T
-    bands.right[empty, 0], bands.bottom[empty, 0] = pixel.T + 1
-    return bands
 
 
 def _prefix(stride: int) -> np.ndarray:

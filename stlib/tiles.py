@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stlib.footprints import Box, Footprints
 from stlib.paths import replacing
-from stlib.pooling import Box, Footprints, as_tensor, pooled, pooling
+from stlib.pooling import as_tensor, pooled, pooling
 from stlib.windows import CELL_PX, read
 
 LOOK_PX, FAR_PX = 320, 1280  # where the reach is looked for, first and last

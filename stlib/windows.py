@@ -19,7 +19,8 @@ from scipy import sparse
 from torch import Tensor
 
 from stlib.fields import another
-from stlib.pooling import Footprints, as_tensor, footprints, pixel_counts, pooling
+from stlib.footprints import Footprints, footprints, pixel_counts
+from stlib.pooling import as_tensor, pooling
 from stlib.sections import Section
 
 CELL_PX = 4  # stride of the map

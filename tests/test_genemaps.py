@@ -6,9 +6,9 @@ import tifffile
 import torch
 
 from stlib.batch import Shape
+from stlib.footprints import footprints
 from stlib.genemaps import predict_slide, write_maps
 from stlib.models import build, configure
-from stlib.pooling import footprints
 from stlib.slide import write_pyramid
 from stlib.tiles import Tiles
 from stlib.windows import read

@@ -5,15 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from stlib.pooling import (
-    as_tensor,
-    footprints,
-    full_resolution,
-    pixel_counts,
-    pooled,
-    pooling,
-    row_scale,
-)
+from stlib.footprints import footprints
+from stlib.pooling import as_tensor, full_resolution, pooled, pooling, row_scale
 
 
 def covered(centre, half, shape, width, height):
@@ -51,28 +44,6 @@ def test_one_pixel_by_hand():
     (matrix, pixels) = pooling(footprints([[3.5, 0.5]], 0.5, "square"), (0, 0, 8, 8), 4, (2, 2))
     np.testing.assert_array_equal(matrix.toarray(), [[5 / 8, 3 / 8, 0, 0]])
     assert pixels.tolist() == [1]
-
-
-@pytest.mark.parametrize(
-    ("centre", "half", "shape", "count"),
-    [
-        ((5.5, 5.5), 5.0, "circle", 81),  # integer points within 5: 81, those on the circle included
-        ((5.5, 5.5), 1.0, "circle", 5),
-        ((5.5, 5.5), (3.0, 1.0), "circle", 9),  # 7 in its row, 1 above, 1 below
-        ((0.5, 0.5), 1.0, "circle", 3),  # clipped at the corner
-        ((4.2, 4.9), 0.05, "circle", 1),  # holds no centre
-        ((4.0, 4.0), 2.0, "square", 16),
-        ((4.0, 4.0), (2.0, 1.0), "square", 8),
-        ((4.5, 4.5), 1.0, "square", 4),  # centres 3.5 to 5.5: the last is the next bin's
-        ((12.0, 12.0), 0.05, "square", 1),  # at the very corner
-        ((-1.0, 5.0), 2.0, "circle", 2),  # centre outside: 2 pixels reach in
-    ],
-)
-def test_pixels_by_hand(centre, half, shape, count):
-    prints = footprints([centre], half, shape)
-    assert pixel_counts(prints, (0, 0, 12, 12)).tolist() == [count]
-    matrix, pixels = pooling(prints, (0, 0, 12, 12), 4, (3, 3))
-    assert pixels.tolist() == [count] and matrix.sum() == count
 
 
 def test_bins_side_by_side_share_no_pixel():
@@ -116,7 +87,7 @@ def test_blocks_and_sizes_do_not_matter(monkeypatch):
     rng = np.random.default_rng(1)
     prints = footprints(rng.uniform(0, 100, (50, 2)), rng.uniform(0.5, 30, (50, 2)), "circle")
     whole = pooling(prints, (0, 0, 100, 100), 4, (25, 25))
-    monkeypatch.setattr("stlib.pooling.BLOCK", 200)
+    monkeypatch.setattr("stlib.footprints.BLOCK", 200)
     parts = pooling(prints, (0, 0, 100, 100), 4, (25, 25))
     assert abs(whole.matrix - parts.matrix).max() == 0
     np.testing.assert_array_equal(whole.pixels, parts.pixels)
@@ -195,9 +166,6 @@ def test_no_location_and_many():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: footprints([[0, 0]], 1, "hexagon"), "circle or a square, found 'hexagon'"),
-        (lambda: footprints([[0, np.nan]], 1, "circle"), "finite centres and positive radii"),
-        (lambda: footprints([[0, 0]], 0, "circle"), "half sides down to 0"),
         (
             lambda: pooling(footprints([[4, 4], [4, -9]], 2, "circle"), (0, 0, 8, 8), 4, (2, 2)),
             r"1 lie wholly outside, e.g. location 1 at \[4.0, -9.0\] px",

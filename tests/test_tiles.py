@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from stlib.batch import Shape
+from stlib.footprints import footprints
 from stlib.models import build, configure
-from stlib.pooling import as_tensor, footprints, pooled, pooling
+from stlib.pooling import as_tensor, pooled, pooling
 from stlib.slide import write_pyramid
 from stlib.tiles import Cutting, Tiles, reach
 from stlib.windows import read

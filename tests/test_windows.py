@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stlib.pooling import as_tensor, footprints, pooling
+from stlib.footprints import footprints
+from stlib.pooling import as_tensor, pooling
 from stlib.slide import write_pyramid
 from stlib.windows import (
     cover,
