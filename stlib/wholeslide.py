@@ -18,7 +18,7 @@ from stlib.models import Method, Reach
 from stlib.params import Params
 from stlib.sections import Section
 
-FED = frozenset({"patch", "features", "relative", "levels", "graph"})  # what a tile can be given
+GIVEN = frozenset({"patch", "features", "relative", "levels", "graph"})  # NEEDS that a tile can meet
 
 
 def reach_of(model: Method, params: Params) -> Reach:
@@ -27,9 +27,20 @@ def reach_of(model: Method, params: Params) -> Reach:
     Raises
     ------
     ValueError
-        If it looks at the whole section, at neighbours that are no squares, or at a field that tiles lack.
+        If it looks at the whole section, at neighbours that are no squares, or at a field that tiles lack; if
+        it maps windows of slides, or was shown the images of other places.
     """
     name, reach = type(model).__name__, model.reach(model.config)
+    if model.UNIT == "window":
+        raise ValueError(
+            f"{name} maps windows of a slide, not tiles of its locations; predict with "
+            "`stlib.genemaps.predict_slide`"
+        )
+    if model.config.permuted:
+        raise ValueError(
+            f"{name} was trained on the images of other places (`permuted`): a control for tables, which has "
+            "no whole slide. Take the model without that variant"
+        )
     if reach is None:
         raise ValueError(
             f"{name} looks at a whole section at once, so what it predicts in tiles would depend on where a "
@@ -40,9 +51,9 @@ def reach_of(model: Method, params: Params) -> Reach:
             f"{name} looks at neighbours, and only squares have theirs at a bounded distance; found "
             f"{params.spot.shape}s in params/{params.base}.yaml. Predict bins"
         )
-    lacking = sorted(model.needs(model.config) - FED)
+    lacking = sorted(model.needs(model.config) - GIVEN)
     if lacking:
-        raise ValueError(f"{name} needs {lacking}; a tile of a slide has {sorted(FED)} alone")
+        raise ValueError(f"{name} needs {lacking}; a tile of a slide has {sorted(GIVEN)} alone")
     return reach
 
 

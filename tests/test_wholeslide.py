@@ -96,6 +96,16 @@ def test_a_field_that_tiles_lack_is_refused(toy_hd):
     model = build("oracle", configure("oracle", "hd"), Shape(("A",)))
     with pytest.raises(ValueError, match=r"Oracle needs \['rate'\]; a tile of a slide has"):
         reach_of(model, toy_hd)
-    assert wholeslide.FED >= build("magnet", configure("magnet", "hd", **SMALL), Shape(("A",), 52)).needs(
+    assert wholeslide.GIVEN >= build("magnet", configure("magnet", "hd", **SMALL), Shape(("A",), 52)).needs(
         configure("magnet", "hd")
     )
+
+
+def test_windows_and_images_of_other_places_have_no_tiles(toy_hd):
+    small = {"encoder": "test_resnet@untrained", "hidden": 8}
+    dense = build("pixnet", configure("pixnet", "hd", **small), Shape(("A",)))
+    with pytest.raises(ValueError, match="PixNet maps windows of a slide.*genemaps.predict_slide"):
+        reach_of(dense, toy_hd)
+    name = "magnet@permuted"
+    with pytest.raises(ValueError, match="MagNet was trained on the images of other places"):
+        reach_of(build(name, configure(name, "hd", **SMALL), Shape(("A",), 52)), toy_hd)
