@@ -1,7 +1,8 @@
 """A table of costs: the steps of its rows, the line through small batches, and the numbers at its own batch.
 
 Where a CPU measured small batches alone, a line a + b n gives the batch of the table: convolutions are linear
-in n, and attention among n spots has a small share. `stlib.bench` measures.
+in n, and attention among n spots has a small share. What does not lie on a line, or falls with n, is not
+drawn out: the machine had other work. `stlib.bench` measures.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from stlib.params import Params
 from stlib.scores import published, reported
 from stlib.tables import COSTS, CostRow, Costs
 
+MOST_OFF = 0.2  # of a measured value, its distance from the line
+ROUNDING = 1e-9  # of a value, by which the line of a constant may fall
 LINED = ("forward_gflop", "step_gflop", "peak_gb", "update_gb", "step_s")
 
 
@@ -49,8 +52,8 @@ def fit(measured: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One line per row and quantity: `start` + `slope` n, and `off`, the largest distance of a measured
-        value from the line, as a share of the value.
+        One line per row and quantity: `start` + `slope` n; `off`, the largest distance of a measured value
+        from the line, as a share of the value; and whether it `holds` for other batches.
     """
     lines = []
     for place, group in measured.groupby("row", sort=False).filter(lambda rows: len(rows) > 1).groupby("row"):
@@ -59,8 +62,10 @@ def fit(measured: pd.DataFrame) -> pd.DataFrame:
             y = group[name].to_numpy(np.float64)
             slope, start = np.polyfit(n, y, 1)
             off = float(np.max(np.abs(start + slope * n - y) / y))
-            lines.append({"row": place, "metric": name, "start": start, "slope": slope, "off": off})
-    return pd.DataFrame(lines, columns=["row", "metric", "start", "slope", "off"])
+            line = {"row": place, "metric": name, "start": start, "slope": slope, "off": off}
+            falls = slope * n.max() < -ROUNDING * y.mean()
+            lines.append(line | {"holds": off <= MOST_OFF and not falls})
+    return pd.DataFrame(lines, columns=["row", "metric", "start", "slope", "off", "holds"])
 
 
 def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
@@ -69,14 +74,15 @@ def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index `row`; the columns `COSTS` and `extrapolated`.
+        Index `row`; the columns `COSTS` and `extrapolated`. NaN where a line does not hold.
     """
-    lined = fit(measured).assign(value=lambda line: line["start"] + line["slope"] * batch)
+    lined = fit(measured)
+    lined = lined.assign(value=(lined["start"] + lined["slope"] * batch).where(lined["holds"]))
     lined = lined.pivot(index="row", columns="metric", values="value")
     first = measured.groupby("row").first()
     found = first.assign(extrapolated=first.index.isin(lined.index))
-    found.update(lined)
-    found["peak_gb"] = found[["peak_gb", "update_gb"]].max(axis=1)
+    found.loc[lined.index, lined.columns] = lined
+    found["peak_gb"] = found[["peak_gb", "update_gb"]].max(axis=1, skipna=False)
     found["epoch_s"] = found["step_s"] * found["epoch_steps"]
     return found[[*COSTS, "extrapolated"]]
 
@@ -128,8 +134,9 @@ def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
     for label, row in found.groupby("label", sort=False):
         line, cells = row.set_index("metric"), []
         for name, said in shown.items():
+            value = line.loc[name, "value"]
             mark = "≈ " if line.loc[name, "extrapolated"] and name != "parameters_m" else ""
-            cells.append(Cell(mark + fixed(line.loc[name, "value"], table.decimals)))
+            cells.append(Cell("" if np.isnan(value) else mark + fixed(value, table.decimals)))
             if said:
                 value = line.loc[name, "reported"]
                 cells.append(Cell("" if np.isnan(value) else fixed(value, table.decimals)))
@@ -137,6 +144,11 @@ def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
     remarks = [*table.notes, *notes]
     if found["extrapolated"].any():
         remarks.append(f"≈: on a straight line through smaller batches, not measured at {table.batch} spots.")
+    if found["value"].isna().any():
+        remarks.append(
+            f"Empty: measured steps lie more than {MOST_OFF:.0%} off a straight line, or fall with it, "
+            "so that nothing follows for a larger one; the machine had other work. Measure again."
+        )
     if found["reported"].notna().any():
         remarks.append(f"reported: {sources(table)}.")
     block = Block(f"a step of {table.batch} spots", lines)
