@@ -40,3 +40,12 @@ def test_images_of_other_places_remove_the_gain(request, tmp_path, dataset, prot
     assert error(true.prediction) < error(mean.prediction) < error(mixed) + 0.01
     assert np.nanmean(pcc_per_gene(true.prediction, true.truth)) > 0.2
     assert abs(np.nanmean(pcc_per_gene(mixed, true.truth))) < 0.08
+
+
+def test_the_variant_without_images_is_trained_and_predicted_so(toy, tmp_path):
+    """In training as in prediction each spot has the image of another one: a ridge learns nothing of them."""
+    fold, found = folds(toy, "2d")[0], {}
+    for name in ("ridge", "ridge@permuted"):
+        one, _, _ = train_fold(Task(toy, fold, name, "2d", 0, tmp_path, "recipe"))
+        found[name] = np.nanmean(pcc_per_gene(one.prediction, one.truth))
+    assert found["ridge"] > 0.3 and abs(found["ridge@permuted"]) < 0.1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stlib.fields import another
 from stlib.footprints import footprints
 from stlib.pooling import as_tensor, pooling
 from stlib.slide import write_pyramid
@@ -133,3 +134,12 @@ def test_windows_side_by_side():
     torch.testing.assert_close(dense[0, :64], as_tensor(matrices[0]).to_dense()[0])
     torch.testing.assert_close(dense[1, 64:], as_tensor(matrices[1]).to_dense()[0])
     assert not dense[0, 64:].any() and not dense[1, :64].any()
+
+
+def test_permuted_locations_cover_the_places_of_others(toy_sections):
+    section = toy_sections["P1-1"]
+    own, mixed = (windows.section_footprints(section, 2, permuted) for permuted in (False, True))
+    order = another(section, "spot", len(section))
+    np.testing.assert_array_equal(mixed.centre, own.centre[order])
+    pixels = [windows.location_fields(section, 2, permuted)["pixels"] for permuted in (False, True)]
+    torch.testing.assert_close(pixels[1], pixels[0][order])
