@@ -138,8 +138,8 @@ def test_windows_side_by_side():
 
 def test_permuted_locations_cover_the_places_of_others(toy_sections):
     section = toy_sections["P1-1"]
-    own, mixed = (windows.section_footprints(section, 2, permuted) for permuted in (False, True))
+    own, mixed = (section_footprints(section, 2, permuted) for permuted in (False, True))
     order = another(section, "spot", len(section))
     np.testing.assert_array_equal(mixed.centre, own.centre[order])
-    pixels = [windows.location_fields(section, 2, permuted)["pixels"] for permuted in (False, True)]
+    pixels = [location_fields(section, 2, permuted)["pixels"] for permuted in (False, True)]
     torch.testing.assert_close(pixels[1], pixels[0][order])
