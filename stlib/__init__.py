@@ -2,7 +2,7 @@
 
 The path of the data, and the module that holds each step:
 
-what a dataset is      `params` (strict YAML), `datasets/` (one reader each)
+what a dataset is      `params` (strict YAML, read into `records`), `datasets/` (one reader each)
 its files              `manifest`, `mendeley` and `download`, `archive` (some members), `counts` and `tenx`
                        (matrices), `bin_folder` (of Visium HD)
 its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)

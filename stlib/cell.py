@@ -7,7 +7,8 @@ does not declare it only logs, and goes on with the defaults; here it ends the r
 from typing import Any
 
 from stlib import paths
-from stlib.params import Record, Setting, nearest, parse
+from stlib.params import Setting
+from stlib.records import Record, nearest, parse
 
 
 class Parameters(Record):

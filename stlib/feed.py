@@ -19,8 +19,9 @@ from stlib.fingerprint import text_hash
 from stlib.known import FIELDS, known_fields
 from stlib.kriging import gene_covariance
 from stlib.losses import seen
-from stlib.params import Params, nearest
+from stlib.params import Params
 from stlib.paths import slide_file
+from stlib.records import nearest
 from stlib.sections import Section
 from stlib.tiles import Tiles
 

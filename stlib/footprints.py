@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stlib.params import nearest
+from stlib.records import nearest
 
 SHAPES = ("circle", "square")
 BLOCK = 1 << 21  # numbers that are held at once

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from stlib.fingerprint import kept_hash
 from stlib.footprints import pixel_counts
 from stlib.models import Method
-from stlib.params import nearest
 from stlib.paths import replacing
+from stlib.records import nearest
 from stlib.tiles import Tiles, kept
 from stlib.windows import CELL_PX
 

@@ -30,8 +30,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from stlib.params import nearest
 from stlib.predictions import Predictions
+from stlib.records import nearest
 
 OVERVIEW = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")
 KEYS = {"section": ["fold", "patient", "section"], "patient": ["fold", "patient"], "fold": ["fold"]}

@@ -4,26 +4,18 @@ An unknown key, a value of the wrong type or a fold that names what does not exi
 file, the key and the nearest right one.
 """
 
-import difflib
 from itertools import chain
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from stlib import paths
+from stlib.records import Record, keyed, nearest, parse, read_yaml
 
 Protocol = Literal["2d", "3d", "hd"]
 Setting = Literal["strict", "published"]
 Patients = dict[str, list[str]]  # patient -> sections in cutting order
-
-
-class Record(BaseModel):
-    """Hold declared fields only, of the declared types, for ever."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
 
 
 class Source(Record):
@@ -218,12 +210,6 @@ class Params(Record):
                 raise ValueError(f"folds.{protocol}.{name} tests every patient; none is left to train on")
 
 
-def nearest(word: str, known: Any) -> str:
-    """Return the entry of `known` that looks most like `word`, quoted, or the whole list."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)
-    return f"'{match[0]}'" if match else f"one of {sorted(map(str, known))}"
-
-
 def load_params(dataset: str) -> Params:
     """Read `params/<dataset>.yaml`; where the file declares sizes, one is named: ``crc_hd@8um``.
 
@@ -254,7 +240,8 @@ def read_params(path: Path, size: str = "") -> Params:
 
     What stands under ``sizes: {<size>: ...}`` takes the place of the same keys of the file.
     """
-    content, where = _content(path), f"params/{path.name}"
+    where = f"params/{path.name}"
+    content = read_yaml(path, where)
     sizes = content.pop("sizes", None) or {}
     if size not in (sizes or {"": None}):
         raise ValueError(
@@ -264,15 +251,13 @@ def read_params(path: Path, size: str = "") -> Params:
             + (f"{path.stem}@{sorted(sizes)[0]}" if sizes else path.stem)
         )
     if size:
-        if not isinstance(sizes[size], dict):
-            raise ValueError(f"{where}: sizes.{size}: expected keys and values, found {sizes[size]!r}")
-        content |= sizes[size] | {"name": f"{content.get('name')}@{size}"}
+        content |= keyed(sizes[size], f"{where}: sizes.{size}") | {"name": f"{content.get('name')}@{size}"}
     return parse(Params, content, where)
 
 
 def sizes_of(base: str) -> list[str]:
     """Return the sizes that a params file declares, in its order; none for most."""
-    return list(_content(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
+    return list(read_yaml(paths.PARAMS / f"{base}.yaml", f"params/{base}.yaml").get("sizes") or {})
 
 
 def sized(dataset: str) -> list[str]:
@@ -284,61 +269,3 @@ def sized(dataset: str) -> list[str]:
 def dataset_names() -> list[str]:
     """Return every dataset there is, each size of its own."""
     return [name for path in sorted(paths.PARAMS.glob("*.yaml")) for name in sized(path.stem)]
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """Read one params file as plain data."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"params/{path.name}: not readable as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"params/{path.name}: expected keys and values, found {type(content).__name__}")
-    return content
-
-
-def parse(record: type[Record], content: Any, where: str) -> Any:
-    """Build `record` from plain data, with errors a person can act on.
-
-    Parameters
-    ----------
-    record
-        The declared type.
-    content
-        Dictionaries, lists and scalars, as YAML yields them.
-    where
-        What the message calls the source, e.g. a file name.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"{where}: expected keys and values, found {type(content).__name__}")
-    try:
-        return record.model_validate(content)
-    except ValidationError as error:
-        lines = [_explain(record, problem) for problem in error.errors()]
-        raise ValueError(f"{where}: " + "; ".join(lines)) from None
-
-
-def _explain(record: type[Record], problem: dict[str, Any]) -> str:
-    """Say which key is wrong, what was found there, and what would be right."""
-    location = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        fields = _fields(record, problem["loc"][:-1])
-        return f"unknown key '{location}' (nearest: {nearest(problem['loc'][-1], fields)})"
-    if problem["type"] == "missing":
-        return f"key '{location}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    found = "" if problem["type"] == "value_error" else f", found {problem['input']!r}"
-    return f"{location}: {message}{found}" if location else message
-
-
-def _fields(kind: Any, location: tuple[Any, ...]) -> list[str]:
-    """Return the keys that are allowed at a place of a record, entries of lists and dictionaries included."""
-    if get_origin(kind) in (Union, UnionType):  # Record | None
-        return _fields(get_args(kind)[0], location)
-    fields = {field.alias or name: field for name, field in getattr(kind, "model_fields", {}).items()}
-    if not location:
-        return list(fields)
-    if location[0] in fields:
-        return _fields(fields[location[0]].annotation, location[1:])
-    entry = get_args(kind)[-1:]  # of list[Record] or dict[str, Record]
-    return _fields(entry[0], location[1:]) if entry else []

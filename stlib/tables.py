@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from pydantic import Field
 
 from stlib import paths
-from stlib.params import Protocol, Record, Setting, load_params, nearest, parse, sized
+from stlib.params import Protocol, Setting, load_params, sized
+from stlib.records import Record, nearest, parse, read_yaml
 
 PLACE = ["protocol", "setting", "size"]  # what rows that stand together have in common
 SHARED = "controls"  # the run that all models without training share
@@ -146,12 +146,7 @@ def _content(name: str) -> dict[str, Any]:
             f"tables/{name}.yaml does not exist; a table is a file in tables/ (nearest: "
             f"{nearest(name, known)})"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"tables/{path.name}: not readable as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"tables/{path.name}: expected keys and values, found {type(content).__name__}")
+    content = read_yaml(path, f"tables/{path.name}")
     if content.get("kind", "scores") not in KINDS:
         raise ValueError(f"tables/{path.name}: kind is one of {KINDS}, found {content['kind']!r}")
     return content | {"name": name}

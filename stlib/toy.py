@@ -20,7 +20,8 @@ from typing import Self
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from stlib.params import Patients, Record, Spot
+from stlib.params import Patients, Spot
+from stlib.records import Record
 
 TYPES = ("tumour", "stroma", "immune", "fat")
 CONTEXT_UM = 400  # radius in which tumour counts as near

@@ -15,7 +15,7 @@ from stlib.archive import take_members
 from stlib.datasets import visium_hd
 from stlib.download import KEPT
 from stlib.manifest import read_manifest
-from stlib.params import parse
+from stlib.records import parse
 
 NOISE = np.random.default_rng(0).bytes(300_000)
 CONTENT = {  # member -> bytes; noise does not shrink, so that a cut lies inside a member

@@ -14,7 +14,8 @@ from test_visium import grid, write_positions
 from stlib import datasets, download, paths
 from stlib.datasets import dlpfc
 from stlib.metrics import overview
-from stlib.params import Params, load_params, parse
+from stlib.params import Params, load_params
+from stlib.records import parse
 
 GENES = ["ENSG00000197971", "ENSG00000132639"]
 COUNTS = {(3, 1): [0, 12], (0, 0): [7, 0], (4, 2): [1, 70000]}  # place (column, row) under tissue -> counts

@@ -13,7 +13,8 @@ from PIL import Image
 from stlib import paths
 from stlib.datasets import her2st
 from stlib.manifest import matches, read_manifest
-from stlib.params import Params, load_params, parse
+from stlib.params import Params, load_params
+from stlib.records import parse
 
 HER2ST = Path(os.environ.get("STLIB_HER2ST", paths.raw("her2st"))).resolve()
 real = pytest.mark.skipif(

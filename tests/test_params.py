@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, Record, dataset_names, load_params, parse, sized
+from stlib.params import Params, dataset_names, load_params, sized
+from stlib.records import parse
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
 
@@ -35,31 +36,6 @@ def test_unknown_key_names_the_nearest():
 def test_unknown_nested_key_names_the_nearest():
     with pytest.raises(ValueError, match=r"unknown key 'graph.radius' \(nearest: 'radius_px'\)"):
         parse(Params, changed(graph=TOY["graph"] | {"radius": 1}), "x.yaml")
-
-
-class Leaf(Record):
-    colour: str = ""
-
-
-class Tree(Record):
-    leaves: list[Leaf] = []
-    named: dict[str, Leaf] = {}
-    best: Leaf | None = None
-    nested: dict[str, list[Leaf]] = {}
-
-
-@pytest.mark.parametrize(
-    ("content", "where"),
-    [
-        ({"leaves": [{}, {"color": "red"}]}, "leaves.1.color"),
-        ({"named": {"oak": {"color": "red"}}}, "named.oak.color"),
-        ({"best": {"color": "red"}}, "best.color"),
-        ({"nested": {"oak": [{"color": "red"}]}}, "nested.oak.0.color"),
-    ],
-)
-def test_unknown_key_in_a_collection_of_records_names_the_nearest(content, where):
-    with pytest.raises(ValueError, match=rf"unknown key '{where}' \(nearest: 'colour'\)"):
-        parse(Tree, content, "x.yaml")
 
 
 def test_wrong_type_says_what_was_found():

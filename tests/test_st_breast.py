@@ -15,7 +15,8 @@ from PIL import Image
 from stlib import datasets, download, paths
 from stlib.datasets import st_breast
 from stlib.metrics import overview
-from stlib.params import Params, load_params, parse
+from stlib.params import Params, load_params
+from stlib.records import parse
 
 GENES = ["ENSG00000141736", "ENSG00000111640+ENSG00000254709", "ENSG00000108821.1"]
 SIZE = (320, 340)  # 10 px to an array step: pixel = (place - 1) * 10

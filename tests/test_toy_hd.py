@@ -13,7 +13,8 @@ from pyarrow import parquet
 from stlib import datasets, paths
 from stlib.bins import COLUMNS, read_grid
 from stlib.datasets import toy_hd
-from stlib.params import Params, parse
+from stlib.params import Params
+from stlib.records import parse
 from stlib.slide import Slide
 from stlib.tenx import read_matrix
 

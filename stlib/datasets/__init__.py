@@ -15,7 +15,8 @@ from tqdm import tqdm
 from stlib import paths
 from stlib.expression import common_genes
 from stlib.fingerprint import file_hash
-from stlib.params import Expect, Params, nearest
+from stlib.params import Expect, Params
+from stlib.records import nearest
 from stlib.sections import Section, content_hash, write_section
 
 

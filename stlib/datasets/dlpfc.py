@@ -13,7 +13,8 @@ import numpy as np
 from stlib import paths
 from stlib.datasets import layer, present
 from stlib.download import download_unpublished
-from stlib.params import Params, Record, parse
+from stlib.params import Params
+from stlib.records import Record, parse
 from stlib.sections import Section, check_section
 from stlib.tenx import read_matrix
 from stlib.visium import check_slide_size, read_positions, scale_of_array

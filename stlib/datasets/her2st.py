@@ -16,7 +16,8 @@ from stlib.counts import read_counts
 from stlib.datasets import present
 from stlib.download import download
 from stlib.manifest import File, read_manifest
-from stlib.params import Params, Record, nearest, parse
+from stlib.params import Params
+from stlib.records import Record, nearest, parse
 from stlib.sections import Section, check_section
 
 MANIFEST = "her2st.files.tsv"  # in params/

@@ -23,7 +23,8 @@ from stlib.datasets import layer, present
 from stlib.download import KEPT, download
 from stlib.manifest import File
 from stlib.mendeley import published
-from stlib.params import Params, Record, nearest, parse
+from stlib.params import Params
+from stlib.records import Record, nearest, parse
 from stlib.sections import Section, check_section
 
 METADATA = "metadata.csv"

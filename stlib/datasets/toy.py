@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from stlib import paths
 from stlib.alignment import Registration
-from stlib.params import Params, parse
+from stlib.params import Params
 from stlib.paths import replacing
+from stlib.records import parse
 from stlib.sections import Section, check_section
 from stlib.slide import write_pyramid
 from stlib.toy import Options, Toy

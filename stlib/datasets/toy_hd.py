@@ -16,8 +16,9 @@ from tqdm import tqdm
 from stlib import paths
 from stlib.datasets import visium_hd
 from stlib.locations import locate, rows_of, tiles, within
-from stlib.params import Params, parse
+from stlib.params import Params
 from stlib.paths import alone, write_text
+from stlib.records import parse
 from stlib.sections import Section
 from stlib.toy_bins import FINE_UM, TRUTH, Options, ToyBins, write_raw
 

@@ -24,7 +24,8 @@ from stlib.datasets import layer, present
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
 from stlib.locations import lay_out, rows_of, tiles, within
-from stlib.params import Params, Record, nearest, parse
+from stlib.params import Params
+from stlib.records import Record, nearest, parse
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
 from stlib.tenx import Matrix
