@@ -51,7 +51,7 @@ def levels(params: Params, section: Section) -> Figure:
         With a slide.
     """
     wide = params.levels["global"].px
-    middle = section.position[np.argmin(((section.position - section.position.mean(0)) ** 2).sum(1))]
+    middle = _middle(section)
     corner = np.floor(middle / wide - 1).astype(int) * wide  # one cell around that of the location
     with Slide(paths.slide_file(params.name, section.name)) as slide:
         image, scale = slide.thumbnail(max(OVERLAY_UM / 4, slide.um_per_px.max()))
@@ -87,7 +87,7 @@ def sizes(datasets: Sequence[Params], section: str) -> Figure:
     """
     found = [load_sections(params, [section])[section] for params in datasets]
     coarse = max(found, key=lambda one: one.pitch_um)
-    middle = coarse.position[np.argmin(((coarse.position - coarse.position.mean(0)) ** 2).sum(1))]
+    middle = _middle(coarse)
     side_um = 4 * coarse.pitch_um
     with Slide(paths.slide_file(datasets[0].name, section)) as slide:
         side = np.rint(side_um / slide.um_per_px).astype(int)
@@ -103,8 +103,13 @@ def sizes(datasets: Sequence[Params], section: str) -> Figure:
     return figure
 
 
+def _middle(section: Section) -> np.ndarray:
+    """Return the centre of the location nearest to the mean of all (2,), level-0 px."""
+    return section.position[np.argmin(((section.position - section.position.mean(0)) ** 2).sum(1))]
+
+
 def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:
-    """Draw a slide, its spots as circles of their true size, and a value at each of them.
+    """Draw a slide, its spots or bins in their true form and size, and a value at each of them.
 
     Parameters
     ----------
@@ -123,7 +128,7 @@ def slide_and_spots(params: Params, section: Section, values: np.ndarray, label:
     figure, ((left, right),) = plots.grid(1, 2, 130, 62)
     plots.picture(image, scale * section.um_per_px, left)
     left.set_title(f"slide {section.name} and its {len(section)} spots")
-    plots.outlines(places, section.size_um, left, "black")
+    plots.outlines(places, section.size_um, left, "black", shape=section.shape)
     plots.gene_map(values, places, right, *plots.shared_limits(values), 0.9 * section.pitch_um)
     plots.colour_bar(figure, np.array([right]), label)
     return figure

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.collections import EllipseCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from stlib import overlays
@@ -105,6 +106,14 @@ def test_a_slide_and_its_spots(monkeypatch):
     figure = overlays.slide_and_spots(PARAMS, section_at("S2"), np.array([1.0]), "gene")
     assert figure.axes[0].get_title() == "slide S2 and its 1 spots"
     assert figure.axes[-1].get_ylabel() == "gene"
+
+
+@pytest.mark.parametrize(("shape", "kind"), [("circle", EllipseCollection), ("square", PolyCollection)])
+def test_spots_and_bins_are_drawn_in_their_form(monkeypatch, shape, kind):
+    monkeypatch.setattr(overlays, "Slide", FakeSlide)
+    section = replace(section_at("S2"), shape=shape)
+    figure = overlays.slide_and_spots(PARAMS, section, np.array([1.0]), "gene")
+    assert [type(drawn) for drawn in figure.axes[0].collections] == [kind]
 
 
 def test_no_window_holds_a_figure_so_that_it_is_shown_once():
