@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stlib import records
 from stlib.batch import Batch, Shape
 from stlib.losses import seen
-from stlib.records import nearest
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,15 @@ def method(name: str) -> type[Method]:
     """
     stem, _, variant = name.partition("@")
     if stem not in names():
-        raise ValueError(f"model '{stem}' is no file of stlib/models/ (nearest: {nearest(stem, names())})")
+        raise ValueError(
+            f"model '{stem}' is no file of stlib/models/ (nearest: {records.nearest(stem, names())})"
+        )
     found = importlib.import_module(f"stlib.models.{stem}").Model
     known = found.VARIANTS | COMMON
     if variant and variant not in known:
-        raise ValueError(f"model '{stem}' has no variant '{variant}' (nearest: {nearest(variant, known)})")
+        raise ValueError(
+            f"model '{stem}' has no variant '{variant}' (nearest: {records.nearest(variant, known)})"
+        )
     return found
 
 
@@ -168,7 +172,7 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
     for key in overrides:
         if key not in known:
             raise ValueError(
-                f"model '{name}' has no setting '{key}' (nearest: {nearest(key, known)}); correct "
+                f"model '{name}' has no setting '{key}' (nearest: {records.nearest(key, known)}); correct "
                 "`overrides` in the params file"
             )
     variant = (found.VARIANTS | COMMON).get(name.partition("@")[2], {})
