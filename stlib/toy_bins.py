@@ -40,6 +40,7 @@ class ManyPlaces(Block):
     """A block that is asked at every bin of a slide: what lies around is smooth, so a grid has it all."""
 
     def tumour_around(self, points: np.ndarray) -> np.ndarray:
+        """Return the share of tumour within `CONTEXT_UM` around places (N, 3) of one section."""
         low, high = points.min(0), points.max(0)
         if low[2] != high[2]:
             raise ValueError(f"places must be those of one section, found z from {low[2]} to {high[2]} um")
