@@ -124,6 +124,9 @@ rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
 	@$(PY) -m stlib.rendered
 
+site: $(READY)  ## README, executed notebooks, tables and figures as a static site: site/index.html
+	@$(PY) -m stlib.site
+
 test: $(READY)  ## all tests: library, models, notebooks
 	@$(MAKE) prepare DATASET=toy
 	@$(MAKE) prepare DATASET=toy_hd@16um
@@ -141,7 +144,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare train ablations figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab data prepare train ablations figures audit rendered site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
