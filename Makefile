@@ -3,14 +3,16 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost slides,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
-MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if wanted
+MODEL ?= asign#       of `make train` and `make predict`: a file in stlib/models/, with @variant if wanted
 PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
 SETTING ?= strict#    of `make train`: strict or published
-SEED    ?= 0#         of `make train`
+SEED    ?= 0#         of `make train` and `make predict`
+SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
+UM_PER_PX ?=#         of `make predict`: its scale, where the file does not tell
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 JOBS    ?= $(CORES)
 LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
@@ -103,6 +105,9 @@ runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATION
 	$(call execute,-r dataset $*)
 runs/cost/%/run.json: build/12_cost.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
+# the stem is <dataset>/<model>/strict-s<seed>; the model is trained once, each slide is predicted anew
+runs/slides/%/run.json: build/11_your_slides.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json FORCE
+	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)")
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
@@ -110,6 +115,7 @@ runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/dat
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
+predict: runs/slides/$(DATASET)/$(MODEL)/strict-s$(SEED)/run.json  ## a slide of yours: SLIDE=file MODEL=asign DATASET=toy UM_PER_PX=0.5
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
 ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
@@ -141,7 +147,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare train ablations figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab data prepare train predict ablations figures audit rendered test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

@@ -8,7 +8,7 @@ pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0
 import math
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -33,6 +33,7 @@ DECODERS = {  # called by name: Image.open refuses large images
     ".png": PngImagePlugin.PngImageFile,
 }
 TIFF = (".tif", ".tiff", ".btf")
+UM_OF_UNIT = {2: 25_400.0, 3: 10_000.0}  # of a TIFF's resolution: inch, cm
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
 
@@ -71,7 +72,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=big) as tiff, bar:
         for level in range(levels + 1):
             height, width = pixels.shape[:2]
-            below = _scratch(path.parent, (-(-height // 2), -(-width // 2), 3))
+            below = scratch(path.parent, (-(-height // 2), -(-width // 2), 3))
             tiff.write(
                 _tiles(pixels, below, bar),
                 shape=pixels.shape,
@@ -118,6 +119,45 @@ def image_size(path: Path) -> tuple[int, int]:
             return width, height
 
 
+def tagged_scale(path: Path) -> np.ndarray | None:
+    """Return um per px along x and y (2,) as the file of a slide tells, None if it does not.
+
+    A JPEG or PNG never does: what its tags say is the resolution of a screen or a printer.
+    """
+    with _file_errors(path):
+        if openslide.OpenSlide.detect_format(path):
+            with openslide.OpenSlide(path) as slide:
+                scale = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+            return None if None in scale else np.array(scale, float)
+        if path.suffix.lower() not in TIFF:
+            return None
+        with tifffile.TiffFile(path) as tiff:
+            tags = tiff.pages[0].tags
+            px = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
+            unit = UM_OF_UNIT.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2)
+    if len(px) < 2 or unit is None or not all(count for pair in px for count in pair):
+        return None
+    return np.array([unit * per / count for count, per in px])
+
+
+@contextmanager
+def bands(path: Path, folder: Path) -> Iterator[tuple[np.ndarray, Callable[[int, int], np.ndarray]]]:
+    """Yield width and height of any slide (2,), and a function that reads its rows from one to another.
+
+    What OpenSlide opens (.svs, .ndpi, .mrxs, a pyramid) is read by it, other images as `write_pyramid` does.
+    """
+    with _file_errors(path):
+        known = openslide.OpenSlide.detect_format(path)
+    if known:
+        with Slide(path, um_per_px=1.0) as slide:  # of pixels alone the scale does not matter
+            width = int(slide.size_px[0])
+            yield slide.size_px, lambda low, high: slide.read(0, low, width, high - low)
+    else:
+        pixels = _decode(path, folder)
+        _require_rgb(pixels.shape, pixels.dtype, path)
+        yield np.array(pixels.shape[1::-1]), lambda low, high: np.asarray(pixels[low:high])
+
+
 def _decode(path: Path, folder: Path) -> np.ndarray:
     """Return the pixels of an image file, whatever its size; those of a compressed TIFF lie in `folder`."""
     suffix = _suffix(path)
@@ -141,7 +181,7 @@ def _decode(path: Path, folder: Path) -> np.ndarray:
 def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
     """Decode strips or tiles one by one into an array on the disk (H, W, 3)."""
     folder.mkdir(parents=True, exist_ok=True)
-    pixels = _scratch(folder, page.shape)
+    pixels = scratch(folder, page.shape)
     for part, (_, _, y, x, _), size in tqdm(
         page.segments(maxworkers=1, buffersize=READ), total=len(page.dataoffsets), unit="strip", desc=name
     ):
@@ -151,7 +191,7 @@ def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
     return pixels
 
 
-def _scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
+def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Return a black image on the disk; its file has no name, and goes when the array goes."""
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)
@@ -187,6 +227,13 @@ def _file_errors(path: Path) -> Iterator[None]:
 class Slide:
     """A pyramid opened for reading; a context manager.
 
+    Parameters
+    ----------
+    path
+        The file.
+    um_per_px
+        Scale, or along x and y (2,), if the file is not to be asked for it.
+
     Attributes
     ----------
     size_px
@@ -202,13 +249,15 @@ class Slide:
         If it is truncated, or has no scale.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, um_per_px: float | np.ndarray | None = None) -> None:
         self.path = Path(path)
         with _file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
             self._slide = openslide.OpenSlide(path)
         self.size_px = np.array(self._slide.dimensions)
         scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        if None in scale:
+        if um_per_px is not None:
+            scale = np.broadcast_to(um_per_px, 2)
+        elif None in scale:
             self._slide.close()
             remedy = "write it with write_pyramid"
             raise ValueError(f"{path}: a slide tells its um per px in resolution tags, found none; {remedy}")
@@ -289,8 +338,8 @@ class Slide:
         level = self._slide.get_best_level_for_downsample(wanted.min())
         whole = self.read(0, 0, *self._slide.level_dimensions[level], level)
         used = self.size_px / 2**level  # an odd side was padded when halved
-        columns, rows = (_shares(*side) for side in zip(out, whole.shape[1::-1], used, strict=True))
-        return _average(whole, rows, columns), self.size_px / out
+        columns, rows = (shares(*side) for side in zip(out, whole.shape[1::-1], used, strict=True))
+        return average(whole, rows, columns), self.size_px / out
 
     def patches(self, centres: np.ndarray, size_px: int, out_px: int | None = None) -> np.ndarray:
         """Cut a square around each place.
@@ -316,23 +365,28 @@ class Slide:
             )
         corners = np.rint(np.asarray(centres, float) - size_px / 2).astype(int)  # (N, 2)
         patches = np.empty((len(corners), out_px, out_px, 3), np.uint8)
-        shares = _shares(out_px, size_px, size_px)
+        across = shares(out_px, size_px, size_px)
         for n in np.lexsort(
             (corners[:, 0], corners[:, 1] // TILE)
         ):  # by rows of tiles: few are decoded twice
             patch = self.read(*corners[n], size_px, size_px)
-            patches[n] = patch if out_px == size_px else _average(patch, shares, shares)
+            patches[n] = patch if out_px == size_px else average(patch, across, across)
         return patches
 
 
-def _shares(out: int, size: int, length: float) -> sparse.csr_matrix:
+def shares(out: int, size: int, length: float) -> sparse.csr_matrix:
     """Return (out, size): each row averages length / out px, the parts of pixels at its ends included."""
-    edges, px = np.linspace(0, length, out + 1)[:, None], np.arange(size)
-    overlap = np.minimum(edges[1:], px + 1) - np.maximum(edges[:-1], px)
-    return sparse.csr_matrix(np.maximum(overlap, 0) * (out / length), dtype=np.float32)
+    edges = np.linspace(0, length, out + 1)
+    first = np.minimum(edges[:-1].astype(int), size - 1)
+    px = first[:, None] + np.arange(int(np.ceil(length / out)) + 1)  # (out, k): those that a row may touch
+    overlap = np.minimum(edges[1:, None], px + 1) - np.maximum(edges[:-1, None], px)
+    kept = (overlap > 0) & (px < size)
+    rows = np.nonzero(kept)[0]
+    values = (overlap[kept] * (out / length)).astype(np.float32)
+    return sparse.csr_matrix((values, (rows, px[kept])), shape=(out, size))
 
 
-def _average(image: np.ndarray, rows: sparse.csr_matrix, columns: sparse.csr_matrix) -> np.ndarray:
+def average(image: np.ndarray, rows: sparse.csr_matrix, columns: sparse.csr_matrix) -> np.ndarray:
     """Average areas of an image (h, w, 3) along both axes; one rounding, at the end."""
     high, wide = image.shape[:2]
     image = (rows @ image.reshape(high, wide * 3).astype(np.float32)).reshape(-1, wide, 3)

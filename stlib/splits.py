@@ -69,6 +69,25 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
     return [_fold(params, protocol, setting, name, tested) for name, tested in params.folds[protocol].items()]
 
 
+def whole(params: Params, protocol: str, without: str = "") -> Fold:
+    """Return the fold that trains on every patient, for a slide that is in no dataset.
+
+    Parameters
+    ----------
+    params, protocol
+        The dataset, and the question that is asked of the slide.
+    without
+        The patient that the slide shows, if it is one of the dataset's own: he is left out.
+    """
+    if set(params.sections) <= {without}:
+        raise ValueError(
+            f"params/{params.base}.yaml: the slide shows patient '{without}', the only one, and none is left "
+            "to train on. Give a slide of another patient"
+        )
+    name = f"without-{without}" if without else "everyone"
+    return _fold(params, protocol, "strict", name, [without] if without else [])
+
+
 def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[str]) -> Fold:
     trained = [patient for patient in params.sections if patient not in tested]
     known = [params.known[patient] for patient in tested if patient in params.known]
