@@ -102,9 +102,10 @@ for likeness in alike:
 feed = feed_of(task, (section,))
 values = predict(trained, feed, (section.name,), (), fabric)[section.name]
 name = f"{new.title}-{p.model}"
+weights = slide_predictions.weights_hash(trained)
 about = {
     "model": p.model, "protocol": protocol, "trained_on": list(learned), "seed": p.seed,
-    "weights": slide_predictions.weights_hash(trained), "likeness": [str(likeness) for likeness in alike],
+    "weights": weights, "likeness": [str(likeness) for likeness in alike],
 }  # fmt: skip
 table = slide_predictions.as_table(params, new, section, feed.panel, values, about)
 shown = [gene for gene in params.showcase if gene in feed.panel] or feed.panel[:2]
@@ -123,7 +124,9 @@ print(table)
 
 # %%
 if params.sample is not None:
-    store = slide_predictions.predict_whole(trained, params, every, section, run.folder / f"{name}.zarr")
+    target = run.folder / f"{Path(new.section).name}-{weights[:8]}.zarr"  # of this slide, by this model
+    store = slide_predictions.predict_whole(trained, params, every, section, target)
+    print(target.relative_to(paths.OUT))
     drawn[f"{name}-whole"] = slide_maps.whole(params, every, store, shown)
     display(drawn[f"{name}-whole"])
 if trained.UNIT == "window":

@@ -87,13 +87,15 @@ def _panels(params: Params, section: Section, genes: int) -> tuple:
     columns = genes + 1
     width = min(DOUBLE_MM / columns, 75)
     figure, (axes,) = plots.grid(1, columns, width * columns, width * image.shape[0] / image.shape[1] + 8)
+    grey = image.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)  # so that colour is expression alone
     for ax in axes:
-        plots.picture(image, um_per_px, ax)
+        plots.picture(image if ax is axes[0] else grey, um_per_px, ax)
         ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
     return figure, axes[0], axes[1:]
 
 
 def _finish(figure: Figure, ax, gene: str, shown) -> None:
     ax.set_title(f"{gene}, predicted")
-    bar = figure.colorbar(shown, ax=ax, shrink=0.7, aspect=18, pad=0.01, extend="both")
+    look = {"shrink": 0.7, "aspect": 18, "pad": 0.01, "extend": "both"}
+    bar = figure.colorbar(shown, ax=ax, label="log proportion", **look)
     bar.outline.set_visible(False)
