@@ -20,7 +20,8 @@ from stlib.rescale import copy_at_scale
 from stlib.sampling import draw_squares
 from stlib.sections import Section
 from stlib.slide import Slide, tagged_scale
-from stlib.tissue_grid import is_hexagonal, lay_grid
+from stlib.tissue_grid import lay_grid
+from stlib.visium import is_hexagonal
 
 SCREEN_UM = (25_400 / 96 / 1000, 25_400 / 72 / 1000)  # what 96 and 72 dots per inch become in files of 10x
 PLAUSIBLE_UM = (0.05, 10.0)  # per px
@@ -168,8 +169,9 @@ def locations(params: Params, new: NewSlide, training: Section) -> Section:
     training
         One of the sections that the model was trained on: the form of the array is taken from it.
     """
+    hexagonal = params.spot.shape == "circle" and is_hexagonal(training.array)
     with Slide(paths.slide_file(params.name, new.section)) as slide:
-        array, position = lay_grid(slide, params.spot, is_hexagonal(training))
+        array, position = lay_grid(slide, params.spot, hexagonal)
         um_per_px, size_px = slide.um_per_px, slide.size_px
     return Section(
         name=new.section,

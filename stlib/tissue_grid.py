@@ -4,19 +4,11 @@ import numpy as np
 from scipy import ndimage
 
 from stlib.params import Spot
-from stlib.sections import Section
 from stlib.slide import Slide, tissue_mask
 from stlib.visium import ROW_STEP
 
 MASK_UM = 8.0  # um per px of the tissue mask
 LEAST_TISSUE = 0.5  # of the square around a location
-
-
-def is_hexagonal(section: Section) -> bool:
-    """Tell whether a section's array is that of Visium, with a place where column + row is even alone."""
-    return section.shape == "circle" and bool(
-        (section.array % 1 == 0).all() and (section.array.sum(1) % 2 == 0).all()
-    )
 
 
 def lay_grid(slide: Slide, spot: Spot, hexagonal: bool) -> tuple[np.ndarray, np.ndarray]:

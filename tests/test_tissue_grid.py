@@ -5,7 +5,7 @@ import pytest
 
 from stlib.params import Spot
 from stlib.slide import Slide, write_pyramid
-from stlib.tissue_grid import is_hexagonal, lay_grid, tissue_share
+from stlib.tissue_grid import lay_grid, tissue_share
 
 SPOT = Spot(shape="circle", size_um=100, pitch_um=200)
 
@@ -49,12 +49,3 @@ def test_a_slide_without_tissue_is_refused(tmp_path):
             ValueError, match="glass.tif: locations are laid over tissue, found 16 places and none"
         ):
             lay_grid(glass, SPOT, hexagonal=False)
-
-
-def test_the_array_of_visium_is_told_from_a_square_one(toy_sections):
-    from dataclasses import replace
-
-    section = toy_sections["P1-1"]
-    assert not is_hexagonal(section)
-    column, row = section.array.T
-    assert is_hexagonal(replace(section, array=np.stack([2 * column + row % 2, row], 1)))
