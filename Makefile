@@ -12,7 +12,9 @@ PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
 SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train` and `make predict`
 SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
-UM_PER_PX ?=#         of `make predict`: its scale, where the file does not tell
+UM_PER_PX ?=#         of `make predict` and `make params`: scale of slides, where files do not tell
+FOLDER  ?=#           of `make params`: a folder of your sections
+NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 JOBS    ?= $(CORES)
 LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
@@ -112,6 +114,8 @@ runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/dat
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
 # ---- targets by name --------------------------------------------------------------------------------------------
+params: $(READY)  ## look into a folder of yours and write params/NAME.yaml: FOLDER=folder NAME=mine
+	@$(PY) -m stlib.survey "$(FOLDER)" "$(NAME)" "$(UM_PER_PX)"
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
@@ -147,7 +151,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare train predict ablations figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train predict ablations figures audit rendered test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

@@ -23,6 +23,7 @@ class Source(Record):
 
     reader: str  # a module of stlib.datasets
     url: str = ""  # what `make data` downloads from; empty: nothing to download
+    folder: str = ""  # of a lab's own files, where DATA= names no other
     doi: str = ""
     licence: str
     citation: str

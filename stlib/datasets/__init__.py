@@ -40,12 +40,14 @@ def reader(params: Params) -> ModuleType:
 
 
 def raw_folder(params: Params, data: str = "") -> Path:
-    """Return where the raw files lie: `data` if the user names a folder, else the house's own."""
-    if data and not Path(data).is_dir():
+    """Return where the raw files lie: where the user says, by `data` or params, else in the house's own."""
+    told = data or params.source.folder
+    if told and not Path(told).is_dir():
+        where = "DATA" if data else f"params/{params.base}.yaml: source.folder"
         raise FileNotFoundError(
-            f"DATA={data} is no folder; give the folder that holds the files of '{params.source.reader}'"
+            f"{where}={told} is no folder; give the folder that holds the files of '{params.source.reader}'"
         )
-    return Path(data).resolve() if data else paths.raw(params.source.reader)
+    return Path(told).resolve() if told else paths.raw(params.source.reader)
 
 
 def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
