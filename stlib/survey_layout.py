@@ -58,6 +58,10 @@ def layout_of(folder: Path, um_per_px: str = "") -> Found:
     """
     if {"st", "wsis", "metadata"} <= {path.name for path in folder.iterdir()}:
         return _hest(folder)
+    if _positions(folder) or _positions(folder / "outs"):
+        raise ValueError(
+            f"{folder}: is one section; name the folder above it, with a folder for each section"
+        )
     outs = {name: home for name, home in _outs(folder).items() if _positions(home)}
     if outs:
         return _visium(outs, um_per_px)
@@ -65,10 +69,6 @@ def layout_of(folder: Path, um_per_px: str = "") -> Found:
     tables |= {path.stem: path for path in sorted(folder.glob("*.zarr")) if (path / "tables").is_dir()}
     if tables:
         return _plain(folder, tables, um_per_px)
-    if _positions(folder) or _positions(folder / "outs"):
-        raise ValueError(
-            f"{folder}: is one section; name the folder above it, with a folder for each section"
-        )
     if any((home / "binned_outputs").is_dir() for home in [folder, *folder.iterdir()]):
         raise ValueError(
             f"{folder}: holds Visium HD (binned_outputs). Its params are not written from a folder: copy "
