@@ -167,6 +167,12 @@ class Params(Record):
         """Sections that have a slide: those that are trained on and predicted."""
         return tuple(chain.from_iterable(self.sections.values()))
 
+    def twins(self, patient: str) -> list[str]:
+        """Return the other patients of the dataset that are the same tissue as one."""
+        group = self.same_tissue_group.get(patient)
+        same = (other for other, name in self.same_tissue_group.items() if name == group)
+        return [other for other in same if other != patient]
+
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
         listed = [*chain(*self.sections.values()), *chain(*self.counts_only.values())]
@@ -203,6 +209,11 @@ class Params(Record):
                         "patient is tested once"
                     )
                 tested[patient] = name
+                for twin in set(self.twins(patient)) - set(patients):
+                    raise ValueError(
+                        f"{where} tests '{patient}' and trains on '{twin}', which is the same tissue "
+                        f"(same_tissue_group: '{self.same_tissue_group[patient]}'); test both in one fold"
+                    )
                 if protocol == "3d" and patient not in self.known:
                     raise ValueError(
                         f"{where}: patient '{patient}' needs a known section; add known.{patient}"

@@ -33,6 +33,7 @@ DECODERS = {  # called by name: Image.open refuses large images
     ".png": PngImagePlugin.PngImageFile,
 }
 TIFF = (".tif", ".tiff", ".btf")
+SCANNERS = (".svs", ".ndpi", ".scn", ".mrxs", ".bif")  # read by OpenSlide alone
 UM_OF_UNIT = {2: 25_400.0, 3: 10_000.0}  # of a TIFF's resolution: inch, cm
 DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
@@ -47,7 +48,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     Parameters
     ----------
     image
-        A JPEG, PNG or TIFF, 8-bit RGB; or such an array (H, W, 3).
+        A JPEG, PNG, TIFF or scanner's slide, 8-bit RGB; or such an array (H, W, 3).
     path
         The .tif to write; appears when it is complete.
     um_per_px
@@ -114,6 +115,9 @@ def image_size(path: Path) -> tuple[int, int]:
         if suffix in DECODERS:
             with DECODERS[suffix](path) as image:
                 return image.size
+        if suffix in SCANNERS:
+            with openslide.OpenSlide(path) as slide:
+                return slide.dimensions
         with tifffile.TiffFile(path) as tiff:
             height, width = tiff.pages[0].shape[:2]
             return width, height
@@ -161,6 +165,8 @@ def bands(path: Path, folder: Path) -> Iterator[tuple[np.ndarray, Callable[[int,
 def _decode(path: Path, folder: Path) -> np.ndarray:
     """Return the pixels of an image file, whatever its size; those of a compressed TIFF lie in `folder`."""
     suffix = _suffix(path)
+    if suffix in SCANNERS:
+        return _copied(path, folder)
     with _file_errors(path):
         if suffix in DECODERS:
             with DECODERS[suffix](path) as image:
@@ -176,6 +182,17 @@ def _decode(path: Path, folder: Path) -> np.ndarray:
     _require_rgb(shape, dtype, path)
     with _file_errors(path), tifffile.TiffFile(path) as tiff:
         return _unpack(tiff.pages[0], folder, path.name)
+
+
+def _copied(path: Path, folder: Path) -> np.ndarray:
+    """Read a scanner's slide into an array on the disk (H, W, 3)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with bands(path, folder) as (size_px, read):
+        width, height = map(int, size_px)
+        pixels = scratch(folder, (height, width, 3))
+        for top in tqdm(range(0, height, TILE), unit="band", desc=path.name):
+            pixels[top : top + TILE] = read(top, min(top + TILE, height))
+    return pixels
 
 
 def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
@@ -206,8 +223,8 @@ def _require_rgb(shape: tuple[int, ...], dtype: np.dtype, source: object) -> Non
 
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
-    if suffix not in DECODERS and suffix not in TIFF:
-        readable = ", ".join([*DECODERS, *TIFF])
+    if suffix not in (*DECODERS, *TIFF, *SCANNERS):
+        readable = ", ".join([*DECODERS, *TIFF, *SCANNERS])
         raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
     return suffix
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from stlib.slide import DECODERS, TIFF
+from stlib.slide import DECODERS, SCANNERS, TIFF
 
-SUFFIXES = (*DECODERS, *TIFF)
+SUFFIXES = (*DECODERS, *TIFF, *SCANNERS)
 PREVIEWS = ("hires", "lowres", "cytassist", "detected", "aligned", "thumbnail", "downscaled")  # in names
 
 
