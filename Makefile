@@ -13,6 +13,7 @@ SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train` and `make predict`
 SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
 UM_PER_PX ?=#         of `make predict` and `make params`: scale of slides, where files do not tell
+KNOWN   ?=#           of `make predict`: a measured section of the same block, whose expression is carried over
 FOLDER  ?=#           of `make params`: a folder of your sections
 NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -108,8 +109,8 @@ runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATION
 runs/cost/%/run.json: build/12_cost.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 # the stem is <dataset>/<model>/strict-s<seed>; the model is trained once, each slide is predicted anew
-runs/slides/%/run.json: build/11_your_slides.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json FORCE
-	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)")
+runs/slides/%/run.json: build/11_your_slides.ipynb runs/$(if $(KNOWN),registration,preprocessing)/$$(firstword $$(subst /, ,$$*))/run.json FORCE
+	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)" -r known "$(KNOWN)")
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 

@@ -15,7 +15,7 @@ from IPython.display import display
 from stlib import figures, metrics, paths, show, slide_maps, slide_predictions
 from stlib.cell import parameters
 from stlib.genemaps import write_maps
-from stlib.new_slide import adopt, locations, sampled, scale_of, training_scale
+from stlib.new_slide import adopt, beside, known_section, locations, sampled, scale_of, training_scale
 from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.splits import whole
@@ -26,13 +26,14 @@ dataset: str = "toy"  # a file in params/: the model is trained on it
 model: str = "asign"  # a file in stlib/models/, with @variant if wanted
 slide: str = ""       # file of the slide; empty: the dataset's first one, whose patient is then left out
 um_per_px: str = ""   # scale of the slide, a number; empty: as the tags of the file say
+known: str = ""       # a measured section of the same block, whose expression the model is shown
 seed: int = 0         # of weights, order of batches and augmentation
 
 # %%
 p = parameters(globals(), "11_your_slides")
 run = Run("slides", p.dataset, p.model, seed=p.seed).begin()
 params = run.params
-protocol = "2d" if "2d" in params.folds else "hd"
+protocol = "3d" if p.known else "2d" if "2d" in params.folds else "hd"
 display(show.settings(params, run))
 
 # %% [markdown]
@@ -56,6 +57,17 @@ print(f"{len(every)} locations of {every.size_um:g} um, {every.pitch_um:g} um ap
 print(f"{len(section)} of them are predicted as a table")
 
 # %% [markdown]
+# Where a neighbour in the block was measured (`known`), the slide is aligned to it, and the protocol is 3d:
+# the model is shown the neighbour's expression.
+
+# %%
+shown_to_it, aligned = (), None
+if p.known:
+    shown_to_it = (known_section(params, p.known, new),)
+    section, aligned = beside(params, section, training[p.known])
+    print({name: "aligned" if found.ok else found.message for name, found in aligned.items()})
+
+# %% [markdown]
 # ## The model: one training on all patients
 #
 # The folds of a run each miss a patient, and no fold is better than another. So none of their checkpoints is
@@ -69,7 +81,7 @@ print(f"left out, because the slide shows it: patient {new.patient}" if new.pati
 
 # %%
 measured = Run(protocol, p.dataset, p.model, seed=p.seed)
-task = Task(params, fold, p.model, protocol, p.seed, run.folder / "checkpoints", measured.recipe)
+task = Task(params, fold, p.model, protocol, p.seed, run.folder / "checkpoints" / protocol, measured.recipe)
 trained, history, fabric = learn(task, feed_of(task))
 display(figures.training({run: history.assign(fold=fold.name)}))
 
@@ -99,13 +111,13 @@ for likeness in alike:
 # ## Predictions, location by location
 
 # %%
-feed = feed_of(task, (section,))
-values = predict(trained, feed, (section.name,), (), fabric)[section.name]
-name = f"{new.title}-{p.model}"
+feed = feed_of(task, (section,), aligned)
+values = predict(trained, feed, (*shown_to_it, section.name), shown_to_it, fabric)[section.name]
+name = "-".join([new.title, p.model, *shown_to_it])
 weights = slide_predictions.weights_hash(trained)
 about = {
     "model": p.model, "protocol": protocol, "trained_on": list(learned), "seed": p.seed,
-    "weights": weights, "likeness": [str(likeness) for likeness in alike],
+    "weights": weights, "shown": list(shown_to_it), "likeness": [str(likeness) for likeness in alike],
 }  # fmt: skip
 table = slide_predictions.as_table(params, new, section, feed.panel, values, about)
 shown = [gene for gene in params.showcase if gene in feed.panel] or feed.panel[:2]

@@ -23,6 +23,7 @@ class Parameters(Record):
     missing: str = "refuse"
     slide: str = ""
     um_per_px: str = ""
+    known: str = ""
 
 
 def parameters(cell: dict[str, Any], notebook: str) -> Parameters:

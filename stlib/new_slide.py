@@ -7,6 +7,7 @@ slide whose scale is unknown is refused; one of another scale is rewritten (`stl
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,11 @@ import numpy as np
 from scipy import sparse
 
 from stlib import paths
+from stlib.alignment import Registration
 from stlib.fingerprint import kept_hash, text_hash
 from stlib.params import Params
+from stlib.records import nearest
+from stlib.registration import register_stack
 from stlib.rescale import copy_at_scale
 from stlib.sampling import draw_squares
 from stlib.sections import Section
@@ -188,6 +192,59 @@ def locations(params: Params, new: NewSlide, training: Section) -> Section:
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,
     )
+
+
+def beside(params: Params, section: Section, known: Section) -> tuple[Section, dict[str, Registration]]:
+    """Put a new slide into the block of a measured section: as its neighbour, aligned to it.
+
+    Parameters
+    ----------
+    params
+        The dataset of the measured section.
+    section
+        Locations of the new slide.
+    known
+        The measured section.
+
+    Returns
+    -------
+    section : Section
+        The same, of the patient of `known`.
+    aligned : dict
+        Name -> map of both to the frame of the new slide. If it is not proven, a warning says why.
+    """
+    names = [known.name, section.name]
+    with ExitStack() as opened:
+        slides = [opened.enter_context(Slide(paths.slide_file(params.name, name))) for name in names]
+        aligned = dict(zip(names, register_stack(slides, params.registration, names), strict=True))
+    for found in aligned.values():
+        if not found.ok:
+            warnings.warn(f"{found.message}. Without it only the mean of {known.name} is known", stacklevel=2)
+    return replace(section, patient=known.patient, layer=known.layer + 1), aligned
+
+
+def known_section(params: Params, name: str, new: NewSlide) -> str:
+    """Return the measured section beside a slide, if it can be one.
+
+    Raises
+    ------
+    ValueError
+        If the dataset has no such section with a slide, or the slide is that section or that of another
+        patient.
+    """
+    if name not in params.with_slide:
+        close = nearest(name, params.with_slide)
+        raise ValueError(
+            f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}' (nearest: {close})"
+        )
+    patient = params.patient_of[name]
+    if new.patient and (new.patient != patient or params.known.get(patient) != name):
+        fits = params.known.get(new.patient, "none")
+        raise ValueError(
+            f"the slide shows patient '{new.patient}' of the dataset, whose other sections are hidden: KNOWN "
+            f"is the known section of that patient, {fits}; found '{name}'"
+        )
+    return name
 
 
 def sampled(params: Params, section: Section) -> Section:

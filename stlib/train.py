@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from stlib import expression
+from stlib.alignment import Registration
 from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
 from stlib.feed import Feed
 from stlib.fingerprint import text_hash
@@ -91,7 +92,9 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     return _predictions(model, feed, task.fold, fabric), history, model
 
 
-def feed_of(task: Task, new: tuple[Section, ...] = ()) -> Feed:
+def feed_of(
+    task: Task, new: tuple[Section, ...] = (), aligned: dict[str, Registration] | None = None
+) -> Feed:
     """Return what makes the batches of a fold.
 
     Parameters
@@ -100,6 +103,8 @@ def feed_of(task: Task, new: tuple[Section, ...] = ()) -> Feed:
         The fold and the model.
     new
         Sections that are in no dataset, and of which nothing was measured, to be predicted.
+    aligned
+        Of a stack with new sections: how it is aligned, see `Feed`.
     """
     params, fold = task.params, task.fold
     config, kind = config_of(params, task.model, task.protocol), method(task.model)
@@ -116,6 +121,7 @@ def feed_of(task: Task, new: tuple[Section, ...] = ()) -> Feed:
         hidden=(*(name for name in fold.test if name not in fold.known), *(section.name for section in new)),
         measured=fold.known,
         counted=[everything[name] for name in fold.counted],
+        aligned=aligned,
         **{name: getattr(config, name) for name in FED},
     )
 

@@ -9,8 +9,9 @@ from scipy import sparse
 
 from stlib import slide_maps, slide_predictions
 from stlib.batch import Shape
+from stlib.expression import log_proportion, panel_counts
 from stlib.models import build, configure
-from stlib.new_slide import NewSlide
+from stlib.new_slide import NewSlide, beside, known_section
 from stlib.sections import load_sections
 from stlib.splits import whole
 from stlib.train import Task, feed_of, learn, predict
@@ -116,3 +117,52 @@ def test_likeness_of_a_slide_to_itself(toy, toy_sections):
     (found,) = slide_predictions.compare(toy, toy_sections["P4-1"], training)
     assert found.features == "stain" and set(found.patients) == {"P1", "P2", "P3"}
     assert 0 < found.slide < 5
+
+
+def test_a_measured_neighbour_is_carried_over(toy, toy_sections, tmp_path):
+    """P1-2 without its counts, aligned to P1-1: smoothing finds what another patient's mean does not."""
+    section = toy_sections["P1-2"]
+    bare = replace(
+        section, counts=sparse.csr_matrix((len(section), 0)), genes=np.array([], str), patient="new"
+    )
+    stacked, aligned = beside(toy, bare, toy_sections["P1-1"])
+    assert (stacked.patient, stacked.layer) == ("P1", 2) and all(found.ok for found in aligned.values())
+    task = Task(toy, whole(toy, "3d", without="P1"), "smooth", "3d", 0, tmp_path, "recipe")
+    assert task.fold.known == ("P1-1",) and not {"P1-2", "P1-3"} & {*task.fold.train, *task.fold.counted}
+    model, _, fabric = learn(task, feed_of(task))
+    found = predict(model, feed_of(task, (stacked,), aligned), ("P1-1", "P1-2"), ("P1-1",), fabric)["P1-2"]
+    panel = feed_of(task).panel
+    truth, near = (log_proportion(panel_counts(toy_sections[name], panel)) for name in ("P1-2", "P1-1"))
+    assert ((found - truth) ** 2).mean() < 0.8 * ((near.mean(0) - truth) ** 2).mean()
+
+
+def test_a_neighbour_that_is_not_of_the_block_is_reported(toy, toy_sections):
+    with pytest.warns(UserWarning, match="alignment not proven.*Without it only the mean of P2-1 is known"):
+        _, aligned = beside(toy, toy_sections["P1-2"], toy_sections["P2-1"])
+    assert not all(found.ok for found in aligned.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "patient", "message"),
+    [
+        ("P9-1", "", "KNOWN is a section with a slide of params/toy.yaml, found 'P9-1' .nearest: 'P.-1'"),
+        (
+            "P2-1",
+            "P1",
+            "shows patient 'P1' .* KNOWN is the known section of that patient, P1-1; found 'P2-1'",
+        ),
+        (
+            "P1-2",
+            "P1",
+            "other sections are hidden: KNOWN is the known section of that patient, P1-1; found 'P1-2'",
+        ),
+    ],
+)
+def test_a_section_that_cannot_be_shown_is_refused(toy, own, name, patient, message):
+    with pytest.raises(ValueError, match=message):
+        known_section(toy, name, replace(own[0], patient=patient))
+
+
+def test_any_section_may_be_shown_to_a_slide_that_is_new(toy, own):
+    assert known_section(toy, "P3-2", own[0]) == "P3-2"
+    assert known_section(toy, "P1-1", replace(own[0], patient="P1")) == "P1-1"
