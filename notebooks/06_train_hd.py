@@ -50,7 +50,7 @@ display(overlays.levels(params, first))
 # %% [markdown]
 # ## Who may look at what
 #
-# A slide is a patient here. Panel, scale and every choice come from training slides; where three train, one
+# A slide is a patient here. Panel, scale and every choice come from training slides; where several train, one
 # of them picks the epoch, then the model is trained anew on all of them. Nothing is known of the test slide.
 
 # %% tags=["nbval-check-output"]

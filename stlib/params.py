@@ -142,6 +142,7 @@ class Params(Record):
     folds: dict[Protocol, dict[str, list[str]]]
     training: Training
     overrides: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}  # method -> why it cannot run on this data; said under tables
     showcase: list[str] = []  # genes that the figures map
     expect: Expect | None = None
     notes: list[str] = []  # reductions against the papers; printed in every caption

@@ -29,6 +29,8 @@ SEEN_PX = 224  # at most, after area averaging
 STEP_PX = 32  # patches are multiples of it, as networks halve them
 PANEL = 250
 SMALL = "her2st_small"  # whose overrides two CPU cores train
+CITING = ("egn", "eggn")
+ALONE = "its exemplars come from other patients than the spot's, and each fold trains on one"
 FEW_COMMON = 0.6  # of the genes of the smallest section
 
 
@@ -145,6 +147,7 @@ def _draft(found: Found, name: str, folder: Path, patients: dict[str, list[str]]
         "folds": {"2d": {"+".join(group): group for group in groups}},
         "training": small["training"],
         "overrides": small["overrides"],
+        "absent": {} if len(patients) > 2 else dict.fromkeys(CITING, ALONE),
         "notes": ["frozen stain and texture statistics stand in for the papers' encoder"],
     }  # fmt: skip
 
@@ -186,6 +189,8 @@ def _text(draft: Params, found: Found, sections: dict[str, Section], known: bool
            f"#   3d: {_flow(serial)}"] if serial else []),
         "\n# small networks that two CPU cores train; without `overrides` each method has its paper's size",
         _yaml(training=content["training"], overrides=content["overrides"]),
+        "# method -> why it cannot run on this data; said under tables",
+        _yaml(absent=content.get("absent", {})),
         "# genes that figures map: CHECK, these two are only the highest",
         _yaml(showcase=genes),
         "# what was read when this was written; another total is reported by `make data`",

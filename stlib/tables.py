@@ -233,6 +233,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
             if row.protocol in params.folds
             and (not row.datasets or params.base in row.datasets)
             and params.base not in row.absent
+            and row.model.partition("@")[0] not in params.absent
             and row.size in ("", params.size)
         ]
     return rows
@@ -246,11 +247,15 @@ def ablations(dataset: str) -> dict[str, Table]:
 
 def absences(table: Table | Costs, dataset: str) -> list[str]:
     """Say which rows a dataset does not allow, and why."""
-    return [
-        f"{row.label}, {row.protocol}, is not shown: {row.absent[dataset]}."
-        for row in table.rows
-        if dataset in row.absent
-    ]
+    params = load_params(sized(dataset)[0])
+    said = []
+    for row in table.rows:
+        why = row.absent.get(dataset)
+        if row.protocol in params.folds and (not row.datasets or params.base in row.datasets):
+            why = why or params.absent.get(row.model.partition("@")[0])
+        if why:
+            said.append(f"{row.label}, {row.protocol}, is not shown: {why}.")
+    return said
 
 
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:

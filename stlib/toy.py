@@ -15,7 +15,7 @@ The three are scaled over the whole dataset, so that their variances, averaged o
 """
 
 from functools import cached_property
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -126,10 +126,13 @@ class Block:
     def mixture(self, points: np.ndarray, radius_um: float) -> np.ndarray:
         """Return the fractions (N, 5) within discs around places (N, 3); the fifth is stroma near tumour."""
         types = self.cell_types(sunflower(points, radius_um, 24)).mean(1)  # (N, 4)
-        around = sunflower(points, CONTEXT_UM, 60)
-        tumour = (self.cell_types(around)[..., 0] * (self.margin_um(around) > 0)).mean(1)
-        near = types[:, 1] * np.clip((tumour - 0.1) / 0.4, 0, 1)
+        near = types[:, 1] * np.clip((self.tumour_around(points) - 0.1) / 0.4, 0, 1)
         return np.column_stack([types[:, 0], types[:, 1] - near, types[:, 2:], near])
+
+    def tumour_around(self, points: np.ndarray) -> np.ndarray:
+        """Return the share of tumour within `CONTEXT_UM` around places (N, 3)."""
+        around = sunflower(points, CONTEXT_UM, 60)
+        return (self.cell_types(around)[..., 0] * (self.margin_um(around) > 0)).mean(1)
 
     def gradients(self, points: np.ndarray) -> np.ndarray:
         """Return the hidden factors at each place (..., FACTORS)."""
@@ -197,6 +200,8 @@ class Toy:
 
     Attributes
     ----------
+    BLOCK
+        What a patient's tissue is made of.
     blocks, cuts
         Patient -> its tissue; section -> where it lies in the tissue (the answer a registration seeks).
     patient_of
@@ -204,6 +209,8 @@ class Toy:
     genes, base
         Names and base levels (natural log) of the genes (M,).
     """
+
+    BLOCK: ClassVar[type[Block]] = Block
 
     def __init__(self, options: Options, sections: Patients, spot: Spot) -> None:
         if len(sections) < 2:
@@ -215,7 +222,7 @@ class Toy:
         self._key = {}  # patient -> (number, 0), section -> (number of the patient, layer)
         for p, (patient, names) in enumerate(sections.items(), 1):
             self._key |= {name: (p, layer) for layer, name in enumerate([patient, *names])}
-        self.blocks = {name: Block(self.random("block", name), options.radius_um) for name in sections}
+        self.blocks = {name: self.BLOCK(self.random("block", name), options.radius_um) for name in sections}
         self.cuts = {
             name: Cut(self.random("cut", name), options, self._key[name][1]) for name in self.patient_of
         }

@@ -13,17 +13,19 @@ import numpy as np
 import tifffile
 from pydantic import PositiveInt
 from scipy import sparse
+from scipy.interpolate import RectBivariateSpline
 
 from stlib import toy
 from stlib.bin_folder import HIRES_PX, SIDES_UM, BinFolder, folder_name
 from stlib.bins import COLUMNS, centres_um, format_names
 from stlib.params import Patients, Spot
 from stlib.paths import replacing, write_text
-from stlib.toy import Toy
+from stlib.toy import CONTEXT_UM, Block, Toy
 from stlib.toy_paint import paint
 
 FINE_UM, DRAWN_UM = 2, 8
 RATIO = DRAWN_UM // FINE_UM
+GRID_UM = CONTEXT_UM / 10  # of what lies around places
 TRUTH = "expected_counts.h5"  # beside Space Ranger's folder
 
 
@@ -32,6 +34,20 @@ class Options(toy.Options):
 
     bins: PositiveInt  # of 2 um along a side of the capture area
     turn_deg: float  # of its rows against those of the slide
+
+
+class ManyPlaces(Block):
+    """A block that is asked at every bin of a slide: what lies around is smooth, so a grid has it all."""
+
+    def tumour_around(self, points: np.ndarray) -> np.ndarray:
+        """Return the share of tumour within `CONTEXT_UM` around places (N, 3) of one section."""
+        low, high = points.min(0), points.max(0)
+        if low[2] != high[2]:
+            raise ValueError(f"places must be those of one section, found z from {low[2]} to {high[2]} um")
+        x, y = (np.arange(low[axis] - GRID_UM, high[axis] + 2 * GRID_UM, GRID_UM) for axis in (0, 1))
+        grid = np.stack(np.meshgrid(x, y, low[2:], indexing="ij"), -1).reshape(-1, 3)
+        found = super().tumour_around(grid).reshape(len(x), len(y))
+        return RectBivariateSpline(x, y, found)(*points[:, :2].T, grid=False)
 
 
 class ToyBins(Toy):
@@ -49,6 +65,8 @@ class ToyBins(Toy):
     matrix
         (3, 2): px per um of column, of row; then the corner of the capture area, px.
     """
+
+    BLOCK = ManyPlaces
 
     def __init__(self, options: Options, sections: Patients) -> None:
         spot = Spot(shape="square", size_um=DRAWN_UM, pitch_um=DRAWN_UM)

@@ -128,7 +128,7 @@ def test_levels_and_sizes_are_drawn_in_true_size(toy_hd):
 
     figure = overlays.levels(toy_hd, load_sections(toy_hd, ["P1"])["P1"])
     left, right = figure.axes
-    assert left.get_title() == "P1: 600 locations of 16 um"
+    assert left.get_title() == "P1: 1000 locations of 16 um"
     squares = {patch.get_label(): patch.get_paths()[0].get_extents() for patch in right.collections[1:]}
     um_per_px = 1.02
     for level, extent in squares.items():

@@ -106,14 +106,14 @@ def test_validation_in_3d_needs_a_patient_with_a_section_to_impute():
 
 
 def test_toy_hd_by_hand():
-    """A slide is tested alone, nothing is known of it; one of the three others picks the epoch."""
+    """Two slides are tested together, nothing is known of them; one of the four others picks the epoch."""
     params = load_params("toy_hd@16um")
     fold = folds(params, "hd")[0]
-    assert (fold.test, fold.train, fold.validation, fold.known) == (("P1",), ("P2", "P3"), ("P4",), ())
-    assert set(fold.panel) == {"P2", "P3", "P4"}
+    assert (fold.test, fold.train, fold.known) == (("P1", "P2"), ("P3", "P4", "P5"), ())
+    assert fold.validation == ("P6",) and set(fold.panel) == {"P3", "P4", "P5", "P6"}
     published = folds(params, "hd", "published")[0]
-    assert (published.train, published.validation, published.known) == (("P2", "P3", "P4"), (), ())
-    assert "P1" in published.panel
+    assert (published.train, published.validation, published.known) == (("P3", "P4", "P5", "P6"), (), ())
+    assert {"P1", "P2"} < set(published.panel)
 
 
 def test_a_slide_of_the_dataset_trains_without_its_patient_and_its_twins():

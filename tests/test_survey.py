@@ -56,6 +56,7 @@ def test_what_is_written_reads_the_folder(own, shape, reader):
     read = {name: datasets.reader(params).read(params, folder, name) for name in params.patient_of}
     lab.same(read["S1"], replace(ONE, patient="S1"))
     assert "WARNING" not in datasets.compare(datasets.totals(read), params.expect)
+    assert set(params.absent) == {"egn", "eggn"}  # two patients: no exemplars of a third
     assert params.expect.spots == 24 and params.panel.size == 3
     # 154 um at 5 um per px are 31 px: one step of 32
     assert params.levels.spot.px == 32 and params.levels.region.px == 64

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from stlib.params import Params
 from stlib.records import parse
 from stlib.slide import Slide
 from stlib.tenx import read_matrix
+from stlib.toy import Block
 
 SMALL = {
     "size_px": 300,
@@ -164,6 +166,25 @@ def test_a_bin_that_the_edge_cuts_keeps_its_counts():
     fine, split = tissue.split("P1", place, counts)
     np.testing.assert_array_equal(np.stack([split[parent == n].sum(0).A1 for n in range(3)]), counts)
     assert (split[parent == 2].sum(1) > 0).all()  # 1,000 counts reach each of four bins
+
+
+def test_a_bin_that_the_edge_cuts_keeps_its_rate(house):
+    """It has fewer bins of 2 um, and all of them are its own."""
+    place = np.array([[42, 3], [0, 0], [42, 42]])
+    section = toy_hd.read(small(), house, "P1")
+    nothing = {"counts": None, "rate": None, "cells": {}, "barcodes": np.zeros(3, "U1")}
+    cut = replace(section, array=place.astype(float), position=np.zeros((3, 2)), **nothing)
+    np.testing.assert_allclose(toy_hd._shares(small(), cut, place).toarray(), np.eye(3))
+
+
+def test_what_lies_around_bins_is_that_of_the_place_itself():
+    """A grid with splines tells it; sixty places around each one, counted at both, move it by a few."""
+    tissue = toy_hd.tissue(small())
+    block, places = tissue.blocks["P1"], tissue.places("P1")
+    found, direct = block.tumour_around(places), Block.tumour_around(block, places)
+    assert np.abs(found - direct).max() < 4 / 60 and np.abs(found - direct).mean() < 0.01
+    with pytest.raises(ValueError, match="places must be those of one section, found z from 0.0 to 48.0 um"):
+        block.tumour_around(np.array([[0.0, 0, 0], [0, 0, 48]]))
 
 
 @pytest.mark.parametrize("size", ["8um", "16um", "55um"])
