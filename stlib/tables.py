@@ -248,14 +248,14 @@ def ablations(dataset: str) -> dict[str, Table]:
 def absences(table: Table | Costs, dataset: str) -> list[str]:
     """Say which rows a dataset does not allow, and why."""
     params = load_params(sized(dataset)[0])
-    said = []
-    for row in table.rows:
-        why = row.absent.get(dataset)
-        if row.protocol in params.folds and (not row.datasets or params.base in row.datasets):
-            why = why or params.absent.get(row.model.partition("@")[0])
-        if why:
-            said.append(f"{row.label}, {row.protocol}, is not shown: {why}.")
-    return said
+    reasons = [(row, row.absent.get(dataset)) for row in table.rows]
+    if isinstance(table, Table):  # a cost is measured without training
+        reasons += [
+            (row, params.absent.get(row.model.partition("@")[0]))
+            for row in table.rows
+            if row.protocol in params.folds and (not row.datasets or params.base in row.datasets)
+        ]
+    return [f"{row.label}, {row.protocol}, is not shown: {why}." for row, why in reasons if why]
 
 
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:
