@@ -17,13 +17,14 @@ from scipy import sparse
 from stlib import paths
 from stlib.alignment import Registration
 from stlib.fingerprint import kept_hash, text_hash
+from stlib.images import tagged_scale
 from stlib.params import Params
 from stlib.records import nearest
 from stlib.registration import register_stack
 from stlib.rescale import copy_at_scale
 from stlib.sampling import draw_squares
 from stlib.sections import Section
-from stlib.slide import Slide, tagged_scale
+from stlib.slide import Slide
 from stlib.tissue_grid import lay_grid
 from stlib.visium import is_hexagonal
 
@@ -133,7 +134,7 @@ def adopt(params: Params, slide: Path, um_per_px: np.ndarray, wanted: float) -> 
     params
         The dataset whose model predicts it.
     slide
-        Its file, in any format that `stlib.slide` reads.
+        Its file, in any format that `stlib.images` reads.
     um_per_px
         Its scale (2,).
     wanted

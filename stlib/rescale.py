@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from stlib.slide import average, bands, scratch, shares, write_pyramid
+from stlib.images import bands, scratch
+from stlib.slide import average, shares, write_pyramid
 
 BAND = 64  # rows of the copy that are made at once
 
@@ -23,7 +24,7 @@ def copy_at_scale(
     Parameters
     ----------
     image
-        Any slide that `stlib.slide` reads.
+        Any slide that `stlib.images` reads.
     path
         The .tif to write; appears when it is complete.
     um_per_px

@@ -1,4 +1,4 @@
-"""Slides: any H&E image -> a tiled pyramid -> pixels by place and scale. No other module opens an image.
+"""Slides: any H&E image -> a tiled pyramid -> pixels by place and scale. `stlib.images` opens the image.
 
 The pyramid is a TIFF that OpenSlide reads pixel by pixel as the image was: tiles of 256 px, deflate (no
 loss), one flat page per level, each half the one above, um per px in the resolution tags. Places are level-0
@@ -6,36 +6,23 @@ pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0
 """
 
 import math
-import struct
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import openslide
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin
 from scipy import ndimage, sparse
 from skimage import filters, morphology
 from tqdm import tqdm
 
+from stlib.images import decode, file_errors, on_white, require_rgb, scratch
 from stlib.paths import replacing
 
 TILE = 256  # px
-READ = 2**24  # bytes of a compressed image that are decoded ahead
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
-DECODERS = {  # called by name: Image.open refuses large images
-    ".jpg": JpegImagePlugin.JpegImageFile,
-    ".jpeg": JpegImagePlugin.JpegImageFile,
-    ".png": PngImagePlugin.PngImageFile,
-}
-TIFF = (".tif", ".tiff", ".btf")
-SCANNERS = (".svs", ".ndpi", ".scn", ".mrxs", ".bif")  # read by OpenSlide alone
-UM_OF_UNIT = {2: 25_400.0, 3: 10_000.0}  # of a TIFF's resolution: inch, cm
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
 
 def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.ndarray) -> None:
@@ -64,8 +51,8 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     scale = np.broadcast_to(np.asarray(um_per_px, float), 2)
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"{path}: um_per_px must be positive, found {um_per_px}; give the scale of level 0")
-    pixels = image if isinstance(image, np.ndarray) else _decode(Path(image), path.parent)
-    _require_rgb(pixels.shape, pixels.dtype, "the array" if pixels is image else image)
+    pixels = image if isinstance(image, np.ndarray) else decode(Path(image), path.parent)
+    require_rgb(pixels.shape, pixels.dtype, "the array" if pixels is image else image)
     levels = max(0, math.ceil(math.log2(max(pixels.shape) / SMALLEST_PX)))
     sides = np.ceil(np.array(pixels.shape[:2]) / TILE / 2 ** np.arange(levels + 1)[:, None])
     bar = tqdm(total=int(sides.prod(1).sum()), unit="tile", desc=path.name)
@@ -108,139 +95,6 @@ def _halve(band: np.ndarray) -> np.ndarray:
     return ((wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image file, px, without decoding it."""
-    suffix = _suffix(path)
-    with _file_errors(path):
-        if suffix in DECODERS:
-            with DECODERS[suffix](path) as image:
-                return image.size
-        if suffix in SCANNERS:
-            with openslide.OpenSlide(path) as slide:
-                return slide.dimensions
-        with tifffile.TiffFile(path) as tiff:
-            height, width = tiff.pages[0].shape[:2]
-            return width, height
-
-
-def tagged_scale(path: Path) -> np.ndarray | None:
-    """Return um per px along x and y (2,) as the file of a slide tells, None if it does not.
-
-    A JPEG or PNG never does: what its tags say is the resolution of a screen or a printer.
-    """
-    with _file_errors(path):
-        if openslide.OpenSlide.detect_format(path):
-            with openslide.OpenSlide(path) as slide:
-                scale = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-            return None if None in scale else np.array(scale, float)
-        if path.suffix.lower() not in TIFF:
-            return None
-        with tifffile.TiffFile(path) as tiff:
-            tags = tiff.pages[0].tags
-            px = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
-            unit = UM_OF_UNIT.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2)
-    if len(px) < 2 or unit is None or not all(count for pair in px for count in pair):
-        return None
-    return np.array([unit * per / count for count, per in px])
-
-
-@contextmanager
-def bands(path: Path, folder: Path) -> Iterator[tuple[np.ndarray, Callable[[int, int], np.ndarray]]]:
-    """Yield width and height of any slide (2,), and a function that reads its rows from one to another.
-
-    What OpenSlide opens (.svs, .ndpi, .mrxs, a pyramid) is read by it, other images as `write_pyramid` does.
-    """
-    with _file_errors(path):
-        known = openslide.OpenSlide.detect_format(path)
-    if known:
-        with Slide(path, um_per_px=1.0) as slide:  # of pixels alone the scale does not matter
-            width = int(slide.size_px[0])
-            yield slide.size_px, lambda low, high: slide.read(0, low, width, high - low)
-    else:
-        pixels = _decode(path, folder)
-        _require_rgb(pixels.shape, pixels.dtype, path)
-        yield np.array(pixels.shape[1::-1]), lambda low, high: np.asarray(pixels[low:high])
-
-
-def _decode(path: Path, folder: Path) -> np.ndarray:
-    """Return the pixels of an image file, whatever its size; those of a compressed TIFF lie in `folder`."""
-    suffix = _suffix(path)
-    if suffix in SCANNERS:
-        return _copied(path, folder)
-    with _file_errors(path):
-        if suffix in DECODERS:
-            with DECODERS[suffix](path) as image:
-                return np.asarray(image)
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            end = max(np.add(page.dataoffsets, page.databytecounts))
-            if end > path.stat().st_size:  # a decoder of JPEG tiles would fill in what is missing
-                raise ValueError(f"its pixels end at byte {end}, the file at {path.stat().st_size}")
-            if page.is_memmappable:
-                return tifffile.memmap(path, page=0, mode="r")
-            shape, dtype = page.shape, page.dtype
-    _require_rgb(shape, dtype, path)
-    with _file_errors(path), tifffile.TiffFile(path) as tiff:
-        return _unpack(tiff.pages[0], folder, path.name)
-
-
-def _copied(path: Path, folder: Path) -> np.ndarray:
-    """Read a scanner's slide into an array on the disk (H, W, 3)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with bands(path, folder) as (size_px, read):
-        width, height = map(int, size_px)
-        pixels = scratch(folder, (height, width, 3))
-        for top in tqdm(range(0, height, TILE), unit="band", desc=path.name):
-            pixels[top : top + TILE] = read(top, min(top + TILE, height))
-    return pixels
-
-
-def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
-    """Decode strips or tiles one by one into an array on the disk (H, W, 3)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = scratch(folder, page.shape)
-    for part, (_, _, y, x, _), size in tqdm(
-        page.segments(maxworkers=1, buffersize=READ), total=len(page.dataoffsets), unit="strip", desc=name
-    ):
-        if part is not None:  # (1, h, w, 3); an empty strip stays black
-            there = pixels[y : y + size[1], x : x + size[2]]
-            there[:] = part[0, : there.shape[0], : there.shape[1]]
-    return pixels
-
-
-def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a black image on the disk; its file has no name, and goes when the array goes."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
-def _require_rgb(shape: tuple[int, ...], dtype: np.dtype, source: object) -> None:
-    """Raise a ValueError unless pixels are 8-bit RGB."""
-    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8:
-        found = f"shape {tuple(shape)} of {dtype}"
-        raise ValueError(f"{source}: a slide is 8-bit RGB (H, W, 3), found {found}; convert it first")
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in (*DECODERS, *TIFF, *SCANNERS):
-        readable = ", ".join([*DECODERS, *TIFF, *SCANNERS])
-        raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
-    return suffix
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """Turn what decoders raise into an error that names the file and the remedy."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the slide is not there; fetch and prepare it with `make data`")
-    try:
-        yield
-    except DECODING_ERRORS as error:
-        remedy = "Delete it and run `make data` again"
-        raise ValueError(f"{path}: the slide is truncated or damaged ({error}). {remedy}") from error
-
-
 class Slide:
     """A pyramid opened for reading; a context manager.
 
@@ -268,7 +122,7 @@ class Slide:
 
     def __init__(self, path: Path, um_per_px: float | np.ndarray | None = None) -> None:
         self.path = Path(path)
-        with _file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
+        with file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
             self._slide = openslide.OpenSlide(path)
         self.size_px = np.array(self._slide.dimensions)
         scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
@@ -301,11 +155,8 @@ class Slide:
         numpy.ndarray
             uint8 (h, w, 3).
         """
-        with _file_errors(self.path):
-            region = self._slide.read_region((int(x), int(y)), level, (int(w), int(h)))
-        white = Image.new("RGB", region.size, "white")
-        white.paste(region, mask=region.getchannel("A"))  # transparent outside the slide
-        return np.asarray(white)
+        with file_errors(self.path):
+            return on_white(self._slide, (int(x), int(y)), level, (int(w), int(h)))
 
     def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
         """Read a rectangle of the slide as it is after its resolution was halved, `times` times.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stlib.slide import DECODERS, SCANNERS, TIFF
+from stlib.images import DECODERS, SCANNERS, TIFF
 
 SUFFIXES = (*DECODERS, *TIFF, *SCANNERS)
 PREVIEWS = ("hires", "lowres", "cytassist", "detected", "aligned", "thumbnail", "downscaled")  # in names

@@ -93,16 +93,17 @@ def plain(folder, one, table=None, tagged=True):
     return folder
 
 
-def spatialdata(folder, one):
+def spatialdata(folder, one, version=3):
     """The table of a SpatialData store as the library writes it, and the slide beside it."""
     import zarr
 
     store = folder / f"{one.name}.zarr"
-    zarr.open_group(store, mode="w").create_group("tables")
+    zarr.open_group(store, mode="w", zarr_format=version).create_group("tables")
     table = adata(one)
     table.obs["region"] = pd.Categorical(["spots"] * len(one))
     table.uns["spatialdata_attrs"] = {"region": "spots", "region_key": "region", "instance_key": "spot"}
-    table.write_zarr(store / "tables" / "table")
+    with anndata.settings.override(zarr_write_format=version):
+        table.write_zarr(store / "tables" / "table")
     write_slide(folder / f"{one.name}.tif")
     return folder
 

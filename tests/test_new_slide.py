@@ -6,9 +6,10 @@ import tifffile
 from PIL import Image
 
 from stlib import paths
+from stlib.images import tagged_scale
 from stlib.new_slide import adopt, locations, sampled, scale_of, training_scale
 from stlib.params import Sample
-from stlib.slide import Slide, tagged_scale, write_pyramid
+from stlib.slide import Slide, write_pyramid
 
 
 @pytest.fixture

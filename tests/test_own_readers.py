@@ -31,8 +31,10 @@ def test_a_plain_folder(tmp_path):
     lab.same(folder.read(lab.params("folder"), lab.plain(tmp_path, ONE), "S1"), ONE)
 
 
-def test_a_spatialdata_store(tmp_path):
-    lab.same(folder.read(lab.params("folder"), lab.spatialdata(tmp_path, ONE), "S1"), ONE)
+@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_spatialdata_store(tmp_path, version):
+    lab.same(folder.read(lab.params("folder"), lab.spatialdata(tmp_path, ONE, version), "S1"), ONE)
 
 
 def test_hest(tmp_path):
@@ -312,7 +314,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*sparse")
+@pytest.mark.filterwarnings("ignore:.*sparse", "ignore:.*names are not unique")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_folder_is_answered_by_one_sentence(tmp_path, name):
     broken, message = BROKEN[name]

@@ -92,7 +92,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     if section in options.um_per_px:
         um_per_px = np.full(2, options.um_per_px[section])
     if slide and section in params.with_slide:
-        from stlib.slide import image_size
+        from stlib.images import image_size
 
         size_px = np.array(image_size(image(params, folder, section)))
     if um_per_px is None:

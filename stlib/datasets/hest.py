@@ -84,7 +84,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
     size_px = None
     if slide and section in params.with_slide:
-        from stlib.slide import image_size
+        from stlib.images import image_size
 
         size_px = np.array(image_size(image(params, folder, section)))
     if array is None:

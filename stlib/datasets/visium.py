@@ -119,7 +119,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     )
     size_px = None
     if slide and section in params.with_slide:
-        from stlib.slide import image_size  # counts alone need no image library
+        from stlib.images import image_size  # counts alone need no image library
 
         size_px = np.array(image_size(image(params, folder, section)))
         check_slide_size(size_px, scale, *_hires_px(scale))
@@ -138,7 +138,7 @@ def _factors(path: Path) -> dict:
 
 def _hires_px(scale: Path) -> list[int]:
     """Return the longer side of Space Ranger's smaller image, if it is there: 2000 px, of 11 mm 4000."""
-    from stlib.slide import image_size
+    from stlib.images import image_size
 
     hires = scale.with_name("tissue_hires_image.png")
     return [max(image_size(hires))] if hires.is_file() else []
