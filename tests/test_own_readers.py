@@ -31,7 +31,7 @@ def test_a_plain_folder(tmp_path):
     lab.same(folder.read(lab.params("folder"), lab.plain(tmp_path, ONE), "S1"), ONE)
 
 
-@pytest.mark.filterwarnings("ignore:Writing zarr v2")
+@pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:zarr v3", "ignore:Consolidated metadata")
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_spatialdata_store(tmp_path, version):
     lab.same(folder.read(lab.params("folder"), lab.spatialdata(tmp_path, ONE, version), "S1"), ONE)
