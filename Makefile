@@ -136,6 +136,9 @@ rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) predict DATASET=toy MODEL=asign SLIDE= KNOWN= > /dev/null
 	@$(PY) -m stlib.rendered
 
+site: $(READY)  ## README, executed notebooks, tables and figures as a static site: site/index.html
+	@$(PY) -m stlib.site
+
 test: $(READY)  ## all tests: library, models, notebooks
 	@$(MAKE) prepare DATASET=toy
 	@$(MAKE) prepare DATASET=toy_hd@16um
@@ -153,7 +156,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab params data prepare train predict ablations figures audit rendered test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train predict ablations figures audit rendered site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

@@ -9,6 +9,7 @@ Each function returns a figure that no window holds (`display` shows it once); `
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from stlib.predictions import Predictions
 from stlib.scores import Load, read_run
 from stlib.tables import Table, rows_for, runs_of
 
+TITLE = 20  # letters of a map's title in one line
 DPI = 160  # of a saved figure; at a column's real width
 
 
@@ -81,7 +83,7 @@ def gene_maps(
     for place, (ax, (name, values)) in enumerate(zip(axes.flat, panels.items(), strict=False)):
         below = f"MSE {metrics.mse(values, truth):.3f}" if place else None
         plots.gene_map(values, positions_um, ax, *limits, spot_size_um, below)
-        ax.set_title(name)
+        ax.set_title(fill(name, TITLE))
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     plots.colour_bar(figure, axes, label)
