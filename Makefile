@@ -3,14 +3,19 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost slides,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
-MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if wanted
+MODEL ?= asign#       of `make train` and `make predict`: a file in stlib/models/, with @variant if wanted
 PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
 SETTING ?= strict#    of `make train`: strict or published
-SEED    ?= 0#         of `make train`
+SEED    ?= 0#         of `make train` and `make predict`
+SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
+UM_PER_PX ?=#         of `make predict` and `make params`: scale of slides, where files do not tell
+KNOWN   ?=#           of `make predict`: a measured section of the same block, whose expression is carried over
+FOLDER  ?=#           of `make params`: a folder of your sections
+NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 JOBS    ?= $(CORES)
 LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
@@ -103,13 +108,19 @@ runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATION
 	$(call execute,-r dataset $*)
 runs/cost/%/run.json: build/12_cost.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
+# the stem is <dataset>/<model>/strict-s<seed>; the model is trained once, each slide is predicted anew
+runs/slides/%/run.json: build/11_your_slides.ipynb runs/$(if $(KNOWN),registration,preprocessing)/$$(firstword $$(subst /, ,$$*))/run.json FORCE
+	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)" -r known "$(KNOWN)")
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
 # ---- targets by name --------------------------------------------------------------------------------------------
+params: $(READY)  ## look into a folder of yours and write params/NAME.yaml: FOLDER=folder NAME=mine
+	@$(PY) -m stlib.survey "$(FOLDER)" "$(NAME)" "$(UM_PER_PX)"
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
+predict: runs/slides/$(DATASET)/$(MODEL)/strict-s$(SEED)/run.json  ## a slide of yours: SLIDE=file MODEL=asign DATASET=toy UM_PER_PX=0.5
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
 ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
@@ -122,6 +133,7 @@ audit:  ## the control table from counts alone (DATASET=her2st)
 rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
+	@$(MAKE) predict DATASET=toy MODEL=asign SLIDE= KNOWN= > /dev/null
 	@$(PY) -m stlib.rendered
 
 site: $(READY)  ## README, executed notebooks, tables and figures as a static site: site/index.html
@@ -135,7 +147,7 @@ test: $(READY)  ## all tests: library, models, notebooks
 # re-run: each notebook once. Not those that read many trainings: tests/test_notebooks.py runs 08 and 09 on made
 # predictions, 07 needs fifty trainings; nor 12, which takes minutes and measures time
 PAGES := 00_tour 01_data 02_preprocessing 03_registration 04_train_2d-controls 04_train_2d-asign 05_train_3d-controls \
-  06_train_hd-magnet 10_audit
+  06_train_hd-magnet 10_audit 11_your_slides
 test-notebooks: $(READY)  ## re-run rendered notebooks in a fresh folder and compare
 	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; export STLIB_OUT="$$out"; \
 	$(PY) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 \
@@ -144,7 +156,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab data prepare train ablations figures audit rendered site test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train predict ablations figures audit rendered site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

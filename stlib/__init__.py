@@ -4,11 +4,13 @@ The path of the data, and the module that holds each step:
 
 what a dataset is      `params` (strict YAML, read into `records`), `datasets/` (one reader each)
 its files              `manifest`, `mendeley` and `download`, `archive` (some members), `counts` and `tenx`
-                       (matrices), `bin_folder` (of Visium HD)
+                       (matrices), `bin_folder` (of Visium HD), `visium_spots`, `annotated` (AnnData),
+                       `slides_beside`
+a lab's own folder     `survey_layout` (what lies in it), `survey` (the params file that follows)
 its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
-one section on disk    `sections` (counts and positions), `slide` (the image), `paths` (the folders)
+one section on disk    `sections` (counts and positions), `slide` (the image, of any of `images`), `paths`
 preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
@@ -16,6 +18,8 @@ serial sections        `registration` (finds the maps), `alignment` (keeps and a
 one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
+slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid` (its locations), `likeness`
+                       (to training slides), `slide_predictions` and `slide_maps` (for others to read)
 dense maps             `footprints` (what locations cover), `pooling` (their sums), `windows` (to train),
                        `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)

@@ -21,6 +21,9 @@ class Parameters(Record):
     data: str = ""
     table: str = ""
     missing: str = "refuse"
+    slide: str = ""
+    um_per_px: str = ""
+    known: str = ""
 
 
 def parameters(cell: dict[str, Any], notebook: str) -> Parameters:

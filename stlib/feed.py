@@ -3,7 +3,7 @@
 For training the batches are shuffled and augmented; whole, each location comes once, in order, untouched.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stlib import expression, features, windows
-from stlib.alignment import load_registration
+from stlib.alignment import Registration, load_registration
 from stlib.batch import Batch, Shape, hide, subset
 from stlib.blocks import kd_blocks
 from stlib.fields import another, section_fields, stack_fields
@@ -57,6 +57,8 @@ class Feed:
         Known sections of test patients, of which a share of `known_test` is measured.
     counted
         Sections whose counts may say how genes vary together, slide or not.
+    aligned
+        Section -> map to the middle one of its stack. Default: as registered for the dataset.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Feed:
         hidden: tuple[str, ...] = (),
         measured: tuple[str, ...] = (),
         counted: Iterable[Section] = (),
+        aligned: Mapping[str, Registration] | None = None,
     ):
         _check_words("UNIT", {unit}, UNITS)
         _check_words("NEEDS", needs, NEEDS)
@@ -89,6 +92,7 @@ class Feed:
         self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
         self.window_px, self.halvings = window_px, halvings
         self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
+        self.aligned = aligned
         self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
         self.order = {name: index for index, name in enumerate(sections)}
         patients = list(dict.fromkeys(section.patient for section in sections.values()))
@@ -240,7 +244,7 @@ class Feed:
             batch[key] = torch.cat(tensors, -1 if key.endswith(("_edges", "edge_index")) else 0)
         if "cross" in self.needs and self.protocol == "3d":
             sections = [self.sections[name] for name in names]
-            aligned = load_registration(self.params.name)
+            aligned = self.aligned or load_registration(self.params.name)
             for key, value in stack_fields(
                 self.params, sections, aligned, batch.features, self.intra, self.cross
             ).items():

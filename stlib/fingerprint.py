@@ -16,7 +16,14 @@ from stlib import paths
 from stlib.params import Params
 
 PACKAGE = Path(__file__).parent
-DESCRIPTIVE = {"title", "notes", "showcase", "expect", "same_tissue_group"}  # no run computes with them
+DESCRIPTIVE = {
+    "title",
+    "notes",
+    "showcase",
+    "expect",
+    "same_tissue_group",
+    "absent",
+}  # no run computes with them
 
 
 def file_hash(path: Path) -> str:

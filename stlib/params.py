@@ -23,6 +23,7 @@ class Source(Record):
 
     reader: str  # a module of stlib.datasets
     url: str = ""  # what `make data` downloads from; empty: nothing to download
+    folder: str = ""  # of a lab's own files, where DATA= names no other
     doi: str = ""
     licence: str
     citation: str
@@ -141,6 +142,7 @@ class Params(Record):
     folds: dict[Protocol, dict[str, list[str]]]
     training: Training
     overrides: dict[str, dict[str, Any]] = {}
+    absent: dict[str, str] = {}  # method -> why it cannot run on this data; said under tables
     showcase: list[str] = []  # genes that the figures map
     expect: Expect | None = None
     notes: list[str] = []  # reductions against the papers; printed in every caption
@@ -165,6 +167,12 @@ class Params(Record):
     def with_slide(self) -> tuple[str, ...]:
         """Sections that have a slide: those that are trained on and predicted."""
         return tuple(chain.from_iterable(self.sections.values()))
+
+    def twins(self, patient: str) -> list[str]:
+        """Return the other patients of the dataset that are the same tissue as one."""
+        group = self.same_tissue_group.get(patient)
+        same = (other for other, name in self.same_tissue_group.items() if name == group)
+        return [other for other in same if other != patient]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
@@ -202,6 +210,11 @@ class Params(Record):
                         "patient is tested once"
                     )
                 tested[patient] = name
+                for twin in set(self.twins(patient)) - set(patients):
+                    raise ValueError(
+                        f"{where} tests '{patient}' and trains on '{twin}', which is the same tissue "
+                        f"(same_tissue_group: '{self.same_tissue_group[patient]}'); test both in one fold"
+                    )
                 if protocol == "3d" and patient not in self.known:
                     raise ValueError(
                         f"{where}: patient '{patient}' needs a known section; add known.{patient}"

@@ -26,7 +26,7 @@ LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; meas
 def sources() -> dict[str, Run]:
     """Return rendered name -> run: one per step; of the training notebooks one per model."""
     trained = [Run(*key) for key in runs_needed(load_table("table1"), "toy")]
-    models = {"tables": "table1"} | LONG
+    models = {"tables": "table1", "slides": "asign"} | LONG
     steps = [Run(step, "toy", models.get(step, "")) for step in NOTEBOOK if step not in CONTROLS]
     found = {NOTEBOOK[run.step]: run for run in steps}
     found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in (*trained, SIZED)}

@@ -33,7 +33,7 @@ NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
     "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
     "tables": "08_tables", "figures": "09_figures", "audit": "10_audit", "ablations": "07_ablations",
-    "cost": "12_cost", "hd": "06_train_hd",
+    "cost": "12_cost", "hd": "06_train_hd", "slides": "11_your_slides",
 }  # fmt: skip
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
@@ -134,6 +134,8 @@ class Run:
         source = f"stlib.datasets.{self.params.source.reader}"
         if self.step in CONTROLS:
             return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
+        if self.step == "slides":
+            return ["stlib.slide_predictions", "stlib.train", f"stlib.models.{self.model.split('@')[0]}"]
         if self.step == "cost":
             costed = {row.model.split("@")[0] for row in load_costs(self.model).rows}
             return ["stlib.cost", *(f"stlib.models.{name}" for name in sorted(costed))]

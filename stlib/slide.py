@@ -1,4 +1,4 @@
-"""Slides: any H&E image -> a tiled pyramid -> pixels by place and scale. No other module opens an image.
+"""Slides: any H&E image -> a tiled pyramid -> pixels by place and scale. `stlib.images` opens the image.
 
 The pyramid is a TIFF that OpenSlide reads pixel by pixel as the image was: tiles of 256 px, deflate (no
 loss), one flat page per level, each half the one above, um per px in the resolution tags. Places are level-0
@@ -6,34 +6,23 @@ pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0
 """
 
 import math
-import struct
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import openslide
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin
 from scipy import ndimage, sparse
 from skimage import filters, morphology
 from tqdm import tqdm
 
+from stlib.images import decode, file_errors, on_white, require_rgb, scratch
 from stlib.paths import replacing
 
 TILE = 256  # px
-READ = 2**24  # bytes of a compressed image that are decoded ahead
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
-DECODERS = {  # called by name: Image.open refuses large images
-    ".jpg": JpegImagePlugin.JpegImageFile,
-    ".jpeg": JpegImagePlugin.JpegImageFile,
-    ".png": PngImagePlugin.PngImageFile,
-}
-TIFF = (".tif", ".tiff", ".btf")
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
 
 def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.ndarray) -> None:
@@ -46,7 +35,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     Parameters
     ----------
     image
-        A JPEG, PNG or TIFF, 8-bit RGB; or such an array (H, W, 3).
+        A JPEG, PNG, TIFF or scanner's slide, 8-bit RGB; or such an array (H, W, 3).
     path
         The .tif to write; appears when it is complete.
     um_per_px
@@ -62,8 +51,8 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     scale = np.broadcast_to(np.asarray(um_per_px, float), 2)
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise ValueError(f"{path}: um_per_px must be positive, found {um_per_px}; give the scale of level 0")
-    pixels = image if isinstance(image, np.ndarray) else _decode(Path(image), path.parent)
-    _require_rgb(pixels.shape, pixels.dtype, "the array" if pixels is image else image)
+    pixels = image if isinstance(image, np.ndarray) else decode(Path(image), path.parent)
+    require_rgb(pixels.shape, pixels.dtype, "the array" if pixels is image else image)
     levels = max(0, math.ceil(math.log2(max(pixels.shape) / SMALLEST_PX)))
     sides = np.ceil(np.array(pixels.shape[:2]) / TILE / 2 ** np.arange(levels + 1)[:, None])
     bar = tqdm(total=int(sides.prod(1).sum()), unit="tile", desc=path.name)
@@ -71,7 +60,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
     with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=big) as tiff, bar:
         for level in range(levels + 1):
             height, width = pixels.shape[:2]
-            below = _scratch(path.parent, (-(-height // 2), -(-width // 2), 3))
+            below = scratch(path.parent, (-(-height // 2), -(-width // 2), 3))
             tiff.write(
                 _tiles(pixels, below, bar),
                 shape=pixels.shape,
@@ -106,86 +95,15 @@ def _halve(band: np.ndarray) -> np.ndarray:
     return ((wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2] + 2) // 4).astype(np.uint8)
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image file, px, without decoding it."""
-    suffix = _suffix(path)
-    with _file_errors(path):
-        if suffix in DECODERS:
-            with DECODERS[suffix](path) as image:
-                return image.size
-        with tifffile.TiffFile(path) as tiff:
-            height, width = tiff.pages[0].shape[:2]
-            return width, height
-
-
-def _decode(path: Path, folder: Path) -> np.ndarray:
-    """Return the pixels of an image file, whatever its size; those of a compressed TIFF lie in `folder`."""
-    suffix = _suffix(path)
-    with _file_errors(path):
-        if suffix in DECODERS:
-            with DECODERS[suffix](path) as image:
-                return np.asarray(image)
-        with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
-            end = max(np.add(page.dataoffsets, page.databytecounts))
-            if end > path.stat().st_size:  # a decoder of JPEG tiles would fill in what is missing
-                raise ValueError(f"its pixels end at byte {end}, the file at {path.stat().st_size}")
-            if page.is_memmappable:
-                return tifffile.memmap(path, page=0, mode="r")
-            shape, dtype = page.shape, page.dtype
-    _require_rgb(shape, dtype, path)
-    with _file_errors(path), tifffile.TiffFile(path) as tiff:
-        return _unpack(tiff.pages[0], folder, path.name)
-
-
-def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
-    """Decode strips or tiles one by one into an array on the disk (H, W, 3)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = _scratch(folder, page.shape)
-    for part, (_, _, y, x, _), size in tqdm(
-        page.segments(maxworkers=1, buffersize=READ), total=len(page.dataoffsets), unit="strip", desc=name
-    ):
-        if part is not None:  # (1, h, w, 3); an empty strip stays black
-            there = pixels[y : y + size[1], x : x + size[2]]
-            there[:] = part[0, : there.shape[0], : there.shape[1]]
-    return pixels
-
-
-def _scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return a black image on the disk; its file has no name, and goes when the array goes."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
-def _require_rgb(shape: tuple[int, ...], dtype: np.dtype, source: object) -> None:
-    """Raise a ValueError unless pixels are 8-bit RGB."""
-    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8:
-        found = f"shape {tuple(shape)} of {dtype}"
-        raise ValueError(f"{source}: a slide is 8-bit RGB (H, W, 3), found {found}; convert it first")
-
-
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in DECODERS and suffix not in TIFF:
-        readable = ", ".join([*DECODERS, *TIFF])
-        raise ValueError(f"{path}: a slide is read from {readable}, found '{suffix}'; convert it first")
-    return suffix
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    """Turn what decoders raise into an error that names the file and the remedy."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the slide is not there; fetch and prepare it with `make data`")
-    try:
-        yield
-    except DECODING_ERRORS as error:
-        remedy = "Delete it and run `make data` again"
-        raise ValueError(f"{path}: the slide is truncated or damaged ({error}). {remedy}") from error
-
-
 class Slide:
     """A pyramid opened for reading; a context manager.
+
+    Parameters
+    ----------
+    path
+        The file.
+    um_per_px
+        Scale, or along x and y (2,), if the file is not to be asked for it.
 
     Attributes
     ----------
@@ -202,13 +120,15 @@ class Slide:
         If it is truncated, or has no scale.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, um_per_px: float | np.ndarray | None = None) -> None:
         self.path = Path(path)
-        with _file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
+        with file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
             self._slide = openslide.OpenSlide(path)
         self.size_px = np.array(self._slide.dimensions)
         scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        if None in scale:
+        if um_per_px is not None:
+            scale = np.broadcast_to(um_per_px, 2)
+        elif None in scale:
             self._slide.close()
             remedy = "write it with write_pyramid"
             raise ValueError(f"{path}: a slide tells its um per px in resolution tags, found none; {remedy}")
@@ -235,11 +155,8 @@ class Slide:
         numpy.ndarray
             uint8 (h, w, 3).
         """
-        with _file_errors(self.path):
-            region = self._slide.read_region((int(x), int(y)), level, (int(w), int(h)))
-        white = Image.new("RGB", region.size, "white")
-        white.paste(region, mask=region.getchannel("A"))  # transparent outside the slide
-        return np.asarray(white)
+        with file_errors(self.path):
+            return on_white(self._slide, (int(x), int(y)), level, (int(w), int(h)))
 
     def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
         """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
@@ -289,8 +206,8 @@ class Slide:
         level = self._slide.get_best_level_for_downsample(wanted.min())
         whole = self.read(0, 0, *self._slide.level_dimensions[level], level)
         used = self.size_px / 2**level  # an odd side was padded when halved
-        columns, rows = (_shares(*side) for side in zip(out, whole.shape[1::-1], used, strict=True))
-        return _average(whole, rows, columns), self.size_px / out
+        columns, rows = (shares(*side) for side in zip(out, whole.shape[1::-1], used, strict=True))
+        return average(whole, rows, columns), self.size_px / out
 
     def patches(self, centres: np.ndarray, size_px: int, out_px: int | None = None) -> np.ndarray:
         """Cut a square around each place.
@@ -316,23 +233,28 @@ class Slide:
             )
         corners = np.rint(np.asarray(centres, float) - size_px / 2).astype(int)  # (N, 2)
         patches = np.empty((len(corners), out_px, out_px, 3), np.uint8)
-        shares = _shares(out_px, size_px, size_px)
+        across = shares(out_px, size_px, size_px)
         for n in np.lexsort(
             (corners[:, 0], corners[:, 1] // TILE)
         ):  # by rows of tiles: few are decoded twice
             patch = self.read(*corners[n], size_px, size_px)
-            patches[n] = patch if out_px == size_px else _average(patch, shares, shares)
+            patches[n] = patch if out_px == size_px else average(patch, across, across)
         return patches
 
 
-def _shares(out: int, size: int, length: float) -> sparse.csr_matrix:
+def shares(out: int, size: int, length: float) -> sparse.csr_matrix:
     """Return (out, size): each row averages length / out px, the parts of pixels at its ends included."""
-    edges, px = np.linspace(0, length, out + 1)[:, None], np.arange(size)
-    overlap = np.minimum(edges[1:], px + 1) - np.maximum(edges[:-1], px)
-    return sparse.csr_matrix(np.maximum(overlap, 0) * (out / length), dtype=np.float32)
+    edges = np.linspace(0, length, out + 1)
+    first = np.minimum(edges[:-1].astype(int), size - 1)
+    px = first[:, None] + np.arange(int(np.ceil(length / out)) + 1)  # (out, k): those that a row may touch
+    overlap = np.minimum(edges[1:, None], px + 1) - np.maximum(edges[:-1, None], px)
+    kept = (overlap > 0) & (px < size)
+    rows = np.nonzero(kept)[0]
+    values = (overlap[kept] * (out / length)).astype(np.float32)
+    return sparse.csr_matrix((values, (rows, px[kept])), shape=(out, size))
 
 
-def _average(image: np.ndarray, rows: sparse.csr_matrix, columns: sparse.csr_matrix) -> np.ndarray:
+def average(image: np.ndarray, rows: sparse.csr_matrix, columns: sparse.csr_matrix) -> np.ndarray:
     """Average areas of an image (h, w, 3) along both axes; one rounding, at the end."""
     high, wide = image.shape[:2]
     image = (rows @ image.reshape(high, wide * 3).astype(np.float32)).reshape(-1, wide, 3)

@@ -69,6 +69,27 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
     return [_fold(params, protocol, setting, name, tested) for name, tested in params.folds[protocol].items()]
 
 
+def whole(params: Params, protocol: str, without: str = "") -> Fold:
+    """Return the fold that trains on every patient, for a slide that is in no dataset.
+
+    Parameters
+    ----------
+    params, protocol
+        The dataset, and the question that is asked of the slide.
+    without
+        The patient that the slide shows, if it is one of the dataset's own: he is left out, and who is the
+        same tissue.
+    """
+    left = [without, *params.twins(without)] if without else []
+    if set(params.sections) <= set(left):
+        raise ValueError(
+            f"params/{params.base}.yaml: the slide shows patient '{without}', the only one, and none is left "
+            "to train on. Give a slide of another patient"
+        )
+    name = f"without-{without}" if without else "everyone"
+    return _fold(params, protocol, "strict", name, left)
+
+
 def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[str]) -> Fold:
     trained = [patient for patient in params.sections if patient not in tested]
     known = [params.known[patient] for patient in tested if patient in params.known]
@@ -79,7 +100,7 @@ def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[s
         validation = _validation_patient(trained, params, least=2 if protocol == "3d" else 1)
     held_back = params.sections[validation] if validation else []
     train = [s for patient in trained if patient != validation for s in params.sections[patient]] + seen
-    test = [s for patient in tested for s in params.sections[patient] if s not in seen]
+    test = [s for patient in tested for s in params.sections.get(patient, []) if s not in seen]
     counted = [
         s for patient, sections in params.counts_only.items() if patient not in tested for s in sections
     ]

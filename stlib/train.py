@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from stlib import expression
+from stlib.alignment import Registration
 from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
 from stlib.feed import Feed
 from stlib.fingerprint import text_hash
@@ -86,24 +87,59 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     Method
         The model, in evaluation mode.
     """
+    feed = feed_of(task)
+    model, history, fabric = learn(task, feed)
+    return _predictions(model, feed, task.fold, fabric), history, model
+
+
+def feed_of(
+    task: Task, new: tuple[Section, ...] = (), aligned: dict[str, Registration] | None = None
+) -> Feed:
+    """Return what makes the batches of a fold.
+
+    Parameters
+    ----------
+    task
+        The fold and the model.
+    new
+        Sections that are in no dataset, and of which nothing was measured, to be predicted.
+    aligned
+        Of a stack with new sections: how it is aligned, see `Feed`.
+    """
     params, fold = task.params, task.fold
-    config = config_of(params, task.model, task.protocol)
+    config, kind = config_of(params, task.model, task.protocol), method(task.model)
     touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted}
     everything = load_sections(params, [name for name in params.patient_of if name in touched])
-    panel = panel_of(params, fold, everything)
-    kind = method(task.model)
-    feed = Feed(
+    shown = {name: section for name, section in everything.items() if name in params.with_slide}
+    return Feed(
         params,
-        {name: section for name, section in everything.items() if name in params.with_slide},
-        panel,
+        shown | {section.name: section for section in new},
+        panel_of(params, fold, everything),
         unit=kind.UNIT,
         needs=kind.needs(config),
         protocol=task.protocol,
-        hidden=tuple(name for name in fold.test if name not in fold.known),
+        hidden=(*(name for name in fold.test if name not in fold.known), *(section.name for section in new)),
         measured=fold.known,
         counted=[everything[name] for name in fold.counted],
+        aligned=aligned,
         **{name: getattr(config, name) for name in FED},
     )
+
+
+def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
+    """Train the model of a fold, or resume it, in one training or two; nothing is predicted.
+
+    Returns
+    -------
+    Method
+        The model.
+    pandas.DataFrame
+        History, see `train_fold`.
+    Fabric
+        Where and how precisely it computes.
+    """
+    params, fold = task.params, task.fold
+    config = config_of(params, task.model, task.protocol)
 
     def new_model() -> Method:
         torch.manual_seed(_seed(task, "build", 0))
@@ -128,7 +164,7 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
         epochs = min(history, key=lambda row: row["validation"])["epoch"] + 1
     model = new_model()
     history = history + fit(model, feed, fold.train + fold.validation, epochs, task, "final", fabric)
-    return _predictions(model, feed, fold, fabric), pd.DataFrame(history), model
+    return model, pd.DataFrame(history), fabric
 
 
 def fit(

@@ -1,7 +1,8 @@
-"""The Visium array of 10x Genomics, 6.5 mm: where its spots lie on a slide, as Space Ranger tells.
+"""The Visium arrays of 10x Genomics: where their spots lie on a slide, as Space Ranger tells.
 
-78 rows of 64 spots of 55 um, every other row shifted by half a step: a place exists where column + row is
-even, two columns are 100 um apart, and a row is 86.6 um below the one before.
+78 rows of 64 spots of 55 um (6.5 mm), or 128 rows of 112 (11 mm), every other row shifted by half a step: a
+place exists where column + row is even, two columns are 100 um apart, and a row is 86.6 um below the one
+before. Other arrays come in the same files, too, with their places in a square.
 """
 
 import csv
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-COLUMNS, ROWS = 128, 78
+COLUMNS, ROWS = 128, 78  # 6.5 mm
+WIDE_COLUMNS, WIDE_ROWS = 224, 128  # 11 mm
 ROW_STEP = math.sqrt(3) / 2  # of the pitch
 HIRES_PX = 2000  # longer side of tissue_hires_image.png
 LARGEST_TURN = 5.0  # degrees of the array on the slide; the sections of DLPFC have up to 0.44
@@ -20,10 +22,19 @@ LARGEST_MISFIT = 0.1  # rms of spots around the grid, of the pitch
 SCALES_DIFFER = 0.01  # columns against rows, before it is reported
 
 
-def read_positions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Read `tissue_positions_list.csv`, with or without a header.
+def read_positions(
+    path: Path, hexagonal: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Read `tissue_positions_list.csv` or `tissue_positions.csv`, with or without a header.
 
     The file has row before column, for places and for pixels; here x comes first.
+
+    Parameters
+    ----------
+    path
+        The file.
+    hexagonal
+        Whether the array is one of Visium; else its places lie in a square, and it may have any size.
 
     Returns
     -------
@@ -52,36 +63,79 @@ def read_positions(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     inside, row, column = table[:, :3].T
     if not np.isin(inside, (0, 1)).all():
         raise refuse("in_tissue is 0 or 1", sorted(set(inside) - {0, 1})[:3])
-    if (table[:, 1:3] % 1 != 0).any() or ((row + column) % 2 != 0).any():
+    if (table[:, 1:3] % 1 != 0).any() or (hexagonal and ((row + column) % 2 != 0).any()):
         raise refuse("places are whole numbers and lie where array row + column is even", "others")
-    if (row < 0).any() or (row >= ROWS).any() or (column < 0).any() or (column >= COLUMNS).any():
-        raise refuse(f"the array has {ROWS} rows and {COLUMNS} columns, from 0", "others")
+    wide = len(names) > COLUMNS * ROWS // 2
+    rows, columns = (WIDE_ROWS, WIDE_COLUMNS) if wide else (ROWS, COLUMNS)
+    if (table[:, 1:3] < 0).any() or (hexagonal and ((row >= rows) | (column >= columns)).any()):
+        raise refuse(f"the array has {rows} rows and {columns} columns, from 0", "others")
     if len(set(names)) < len(names) or len(np.unique(table[:, 1:3], axis=0)) < len(names):
         raise refuse("each barcode and each place stands once", "repeated ones")
     return names, inside == 1, table[:, [2, 1]], table[:, [4, 3]]
 
 
-def scale_of_array(array: np.ndarray, position: np.ndarray, pitch_um: float, source: str) -> np.ndarray:
+def is_hexagonal(array: np.ndarray) -> bool:
+    """Tell whether columns and rows (N, 2) are places of Visium: whole numbers, column + row even."""
+    return bool((array % 1 == 0).all() and (array.sum(1) % 2 == 0).all())
+
+
+def pitch_of(array: np.ndarray, position: np.ndarray, hexagonal: bool) -> np.ndarray:
+    """Return the px between neighbours by columns and by rows (2,), wherever the array lies on the slide.
+
+    Parameters
+    ----------
+    array, position
+        Column and row (N, 2), and centre, px (N, 2).
+    hexagonal
+        Whether the array is one of Visium; else its places lie in a square.
+    """
+    steps = np.linalg.lstsq(np.column_stack([array, np.ones(len(array))]), position)[0]
+    return np.hypot(*steps[:2].T) * ([2, 1 / ROW_STEP] if hexagonal else [1, 1])
+
+
+def scale_of_array(
+    array: np.ndarray,
+    position: np.ndarray,
+    pitch_um: float,
+    source: str,
+    *,
+    hexagonal: bool = True,
+    upright: bool = True,
+) -> np.ndarray:
     """Return um per px along x and y (2,), equal, by the pitch of the array.
 
     Never by `spot_diameter_fullres`: it spans 70 um in the first version of Space Ranger and 65 um in later
     ones, not the 55 um of a spot. Columns and rows give a scale each, and their mean is taken.
 
+    Parameters
+    ----------
+    array, position
+        Column and row (N, 2), and centre, px (N, 2).
+    pitch_um
+        Of the array.
+    source
+        What a message calls the file.
+    hexagonal
+        Whether the array is one of Visium; else its places lie in a square.
+    upright
+        Whether the slide was photographed with the array on it, so that columns run to the right. CytAssist
+        prints the array beside the slide: that one may lie in any way.
+
     Raises
     ------
     ValueError
-        If the pixels are mirrored, turned, or x and y exchanged.
+        If spots lie off the grid; if `upright`, also if it is mirrored, turned, or x and y are exchanged.
     """
     design = np.column_stack([array, np.ones(len(array))])
     steps, _, rank, _ = np.linalg.lstsq(design, position, rcond=None)  # px a column, px a row, origin
     if rank < 3:
         raise ValueError(f"{source}: places cover the array; found one line of them. Fetch the file again")
     column, row = steps[:2]
-    pitch_px = np.array([2 * np.hypot(*column), np.hypot(*row) / ROW_STEP])
+    pitch_px = pitch_of(array, position, hexagonal)
     turn = math.degrees(math.atan2(column[1], column[0]))
     misfit = np.sqrt(((design @ steps - position) ** 2).sum(1).mean()) / pitch_px.mean()
     mirrored = column[0] * row[1] - column[1] * row[0] < 0
-    if abs(turn) > LARGEST_TURN or mirrored or misfit > LARGEST_MISFIT:
+    if misfit > LARGEST_MISFIT or (upright and (abs(turn) > LARGEST_TURN or mirrored)):
         raise ValueError(
             f"{source}: array columns run to the right (last field) and rows down (the field before); found "
             f"columns at {turn:.1f} degrees, {'a mirrored grid' if mirrored else 'no mirroring'}, and spots "

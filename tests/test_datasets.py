@@ -27,6 +27,17 @@ def test_a_folder_of_the_user_must_exist(toy, tmp_path):
         datasets.raw_folder(toy, str(tmp_path / "nowhere"))
 
 
+def test_params_may_say_where_a_lab_keeps_its_files(toy, tmp_path):
+    source = toy.source.model_copy(update={"folder": str(tmp_path)})
+    own = toy.model_copy(update={"source": source})
+    assert datasets.raw_folder(own) == tmp_path.resolve()
+    (tmp_path / "other").mkdir()
+    assert datasets.raw_folder(own, str(tmp_path / "other")) == (tmp_path / "other").resolve()
+    gone = toy.model_copy(update={"source": source.model_copy(update={"folder": "nowhere"})})
+    with pytest.raises(FileNotFoundError, match="params/toy.yaml: source.folder=nowhere is no folder"):
+        datasets.raw_folder(gone)
+
+
 def test_totals_by_hand(toy_sections):
     a, b = toy_sections["P1-1"], toy_sections["P1-2"]
     b = replace(b, genes=b.genes[2:], counts=b.counts[:, 2:])

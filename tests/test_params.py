@@ -84,6 +84,17 @@ def test_same_tissue_group_names_patients():
         parse(Params, changed(same_tissue_group={"P11": "block 7"}), "x.yaml")
 
 
+def test_a_fold_that_separates_the_same_tissue_is_refused():
+    same = {"P1": "block 7", "P3": "block 7"}
+    with pytest.raises(
+        ValueError, match="folds.2d.P1 tests 'P1' and trains on 'P3', which is the same tissue .*: 'block 7'"
+    ):
+        parse(Params, changed(same_tissue_group=same), "x.yaml")
+    together = {"2d": {"a": ["P1", "P3"], "b": ["P2"], "c": ["P4"]}}
+    params = parse(Params, changed(same_tissue_group=same, folds=together), "x.yaml")
+    assert params.twins("P1") == ["P3"] and params.twins("P2") == []
+
+
 def test_the_same_tissue_has_one_name_in_all_datasets():
     every = [load_params(dataset) for dataset in dataset_names()]
     names = {params.name: set(params.same_tissue_group.values()) for params in every}

@@ -6,7 +6,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from stlib.slide import Slide, image_size, tissue_mask, write_pyramid
+from stlib.images import image_size
+from stlib.slide import Slide, shares, tissue_mask, write_pyramid
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +240,9 @@ def test_glass_alone_has_no_tissue():
     assert not tissue_mask(np.full((50, 50, 3), 245, np.uint8)).any()
     noise = np.random.default_rng(0).normal(240, 3, (80, 80, 3)).astype(np.uint8)
     assert not tissue_mask(noise).any()
+
+
+def test_shares_average_what_they_cover():
+    # 5 px into 2: each covers two whole ones and a half
+    np.testing.assert_allclose(shares(2, 5, 5).toarray(), [[0.4, 0.4, 0.2, 0, 0], [0, 0, 0.2, 0.4, 0.4]])
+    assert shares(4, 2, 2).toarray().tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]  # enlarged

@@ -1,7 +1,7 @@
 import pytest
 
 from stlib.params import dataset_names, load_params
-from stlib.splits import folds
+from stlib.splits import folds, whole
 
 CASES = [
     (dataset, protocol, setting)
@@ -114,3 +114,16 @@ def test_toy_hd_by_hand():
     published = folds(params, "hd", "published")[0]
     assert (published.train, published.validation, published.known) == (("P3", "P4", "P5", "P6"), (), ())
     assert {"P1", "P2"} < set(published.panel)
+
+
+def test_a_slide_of_the_dataset_trains_without_its_patient_and_its_twins():
+    toy = load_params("toy")
+    assert whole(toy, "2d").test == () and {*whole(toy, "2d").train, *whole(toy, "2d").validation} == {
+        *toy.with_slide
+    }
+    folds_of = {"2d": {"a": ["P1", "P3"], "b": ["P2"], "c": ["P4"]}}
+    twins = toy.model_copy(
+        update={"same_tissue_group": {"P1": "block 7", "P3": "block 7"}, "folds": folds_of}
+    )
+    fold = whole(twins, "2d", without="P1")
+    assert {name[:2] for name in (*fold.train, *fold.validation, *fold.counted, *fold.panel)} == {"P2", "P4"}

@@ -215,6 +215,13 @@ def test_what_a_dataset_does_not_allow_is_said(table):
     assert [one.label for one in tables.rows_for(changed, "toy")] == ["Bad", "Overlap"]
 
 
+def test_a_method_may_be_absent_from_a_dataset(table, monkeypatch):
+    toy = tables.load_params("toy").model_copy(update={"absent": {"asign": "it lacks patients"}})
+    monkeypatch.setattr(tables, "load_params", lambda name: toy)
+    assert tables.absences(table, "toy") == ["Bad, 2d, is not shown: it lacks patients."]
+    assert "Bad" not in [row.label for row in tables.rows_for(table, "toy")]
+
+
 def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)

@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from stlib.visium import COLUMNS, ROWS, check_slide_size, read_positions, scale_of_array
+from stlib.visium import (
+    COLUMNS,
+    ROWS,
+    check_slide_size,
+    is_hexagonal,
+    pitch_of,
+    read_positions,
+    scale_of_array,
+)
 
 
 def grid(pitch_px=20.0, origin=(60, 70), turn=0.0, tall=1.0):
@@ -44,6 +52,15 @@ def test_the_pitch_gives_the_scale(turn):
     column, row, x, y = grid(turn=turn)
     scale = scale_of_array(np.stack([column, row], 1), np.stack([x, y], 1), 100, "p.csv")
     assert scale == pytest.approx([5, 5], rel=1e-3)  # 100 um in 20 px
+
+
+def test_the_array_of_visium_is_told_from_a_square_one():
+    column, row, x, y = grid(turn=30)
+    array, position = np.stack([column, row], 1), np.stack([x, y], 1)
+    assert is_hexagonal(array) and not is_hexagonal(array[:, ::-1] // 2) and not is_hexagonal(array + 0.5)
+    assert pitch_of(array, position, hexagonal=True) == pytest.approx([20, 20], rel=1e-3)
+    square = np.stack(np.meshgrid(np.arange(5), np.arange(4)), -1).reshape(-1, 2)
+    assert pitch_of(square, square * [7.0, 9.0], hexagonal=False) == pytest.approx([7, 9])
 
 
 def test_columns_and_rows_that_disagree_are_reported():

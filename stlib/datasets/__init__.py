@@ -9,6 +9,7 @@ import importlib
 import json
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from stlib.expression import common_genes
 from stlib.fingerprint import file_hash
 from stlib.params import Expect, Params
 from stlib.records import nearest
-from stlib.sections import Section, content_hash, write_section
+from stlib.sections import Section, check_section, content_hash, write_section
 
 
 def reader(params: Params) -> ModuleType:
@@ -39,12 +40,14 @@ def reader(params: Params) -> ModuleType:
 
 
 def raw_folder(params: Params, data: str = "") -> Path:
-    """Return where the raw files lie: `data` if the user names a folder, else the house's own."""
-    if data and not Path(data).is_dir():
+    """Return where the raw files lie: where the user says, by `data` or params, else in the house's own."""
+    told = data or params.source.folder
+    if told and not Path(told).is_dir():
+        where = "DATA" if data else f"params/{params.base}.yaml: source.folder"
         raise FileNotFoundError(
-            f"DATA={data} is no folder; give the folder that holds the files of '{params.source.reader}'"
+            f"{where}={told} is no folder; give the folder that holds the files of '{params.source.reader}'"
         )
-    return Path(data).resolve() if data else paths.raw(params.source.reader)
+    return Path(told).resolve() if told else paths.raw(params.source.reader)
 
 
 def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
@@ -135,6 +138,51 @@ def layer(params: Params, section: str) -> int:
             f"{stack}. Correct the order"
         )
     return sorted([*stack, *params.counts_only.get(patient, [])]).index(section) + 1
+
+
+def listed(params: Params, section: str) -> int:
+    """Return a section's place in its stack, from 1, for sources whose params file lists it in cutting order.
+
+    Raises
+    ------
+    ValueError
+        If the params file has no such section.
+    """
+    if section not in params.patient_of:
+        close = nearest(section, params.patient_of)
+        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
+    patient = params.patient_of[section]
+    return [*params.sections.get(patient, []), *params.counts_only.get(patient, [])].index(section) + 1
+
+
+def section_of(
+    params: Params, name: str, source: str, allowed_empty: dict[str, list[str]], **content: Any
+) -> Section:
+    """Return a section of a lab's own files, checked.
+
+    Parameters
+    ----------
+    params
+        The dataset, which says of whom the section is and what its locations are.
+    name
+        Of the section.
+    source
+        What a message calls its files.
+    allowed_empty
+        Section -> spots whose counts may all be zero.
+    content
+        The other fields of `Section`.
+    """
+    made = Section(
+        name=name,
+        patient=params.patient_of[name],
+        layer=listed(params, name),
+        shape=params.spot.shape,
+        size_um=params.spot.size_um,
+        pitch_um=params.spot.pitch_um,
+        **content,
+    )
+    return check_section(made, source, tuple(allowed_empty.get(name, ())))
 
 
 def totals(sections: dict[str, Section]) -> dict[str, int]:

@@ -16,8 +16,8 @@ from stlib.download import download_unpublished
 from stlib.params import Params
 from stlib.records import Record, parse
 from stlib.sections import Section, check_section
-from stlib.tenx import read_matrix
-from stlib.visium import check_slide_size, read_positions, scale_of_array
+from stlib.visium import check_slide_size
+from stlib.visium_spots import read_spots
 
 FILES = {  # kind -> where it lies below a section's folder
     "counts": "filtered_feature_bc_matrix.h5",
@@ -112,21 +112,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     options, place = _options(params), layer(params, section)
     counted, placed = (_file(params, folder, section, kind) for kind in ("counts", "positions"))
     source = f"{counted.parent}: {counted.name} and {placed.name}"
-    barcodes, genes, counts = read_matrix(counted)
-    names, under, array, position = read_positions(placed)
-    um_per_px = scale_of_array(array, position, params.spot.pitch_um, str(placed))
-    row_of = {name: row for row, name in enumerate(names)}
-    known = np.array([barcode in row_of for barcode in barcodes], bool)
-    missing = set(names[under]) - set(barcodes)
-    if not known.all() or missing:
-        first = [*barcodes[~known].tolist(), *sorted(map(str, missing))][:3]
-        raise ValueError(
-            f"{source}: every barcode has a place, and every spot under tissue has counts; found "
-            f"{(~known).sum()} barcode(s) without place and {len(missing)} spot(s) without counts, e.g. "
-            f"{first}. Check that both files belong to one section"
-        )
-    rows = np.array([row_of[barcode] for barcode in barcodes])
-    counts, barcodes, rows = counts[under[rows]], barcodes[under[rows]], rows[under[rows]]
+    spots = read_spots(counted, placed, params.spot.pitch_um)
     size_px = None
     if slide and section in params.with_slide:
         size_px = _size_px(params, folder, section)
@@ -134,23 +120,18 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         name=section,
         patient=params.patient_of[section],
         layer=place,
-        barcodes=barcodes,
-        genes=genes,
-        counts=counts,
-        array=array[rows],
-        position=position[rows],
-        um_per_px=um_per_px,
         size_px=size_px,
         shape=params.spot.shape,
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,
+        **spots._asdict(),
     )
     return check_section(made, source, tuple(options.empty_spots.get(section, ())))
 
 
 def _size_px(params: Params, folder: Path, section: str) -> np.ndarray:
     """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.slide import image_size  # counts alone need no image library
+    from stlib.images import image_size  # counts alone need no image library
 
     size_px = np.array(image_size(image(params, folder, section)))
     check_slide_size(size_px, _file(params, folder, section, "scale"))

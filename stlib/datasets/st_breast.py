@@ -111,7 +111,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     check_orientation(array, position, source)
     size_px, um_per_px = None, params.spot.pitch_um / slope(array, position)
     if slide and section in params.with_slide:
-        from stlib.slide import image_size  # counts alone need no image library
+        from stlib.images import image_size  # counts alone need no image library
 
         size_px = np.array(image_size(image(params, folder, section)))
         um_per_px = scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)

@@ -227,7 +227,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
 
 def _size_px(params: Params, folder: Path, section: str, bins: BinFolder) -> np.ndarray:
     """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.slide import image_size  # counts alone need no image library
+    from stlib.images import image_size  # counts alone need no image library
 
     size_px = np.array(image_size(image(params, folder, section)))
     check_slide_size(size_px, bins.file("scale"), HIRES_PX)

@@ -1,0 +1,101 @@
+"""Predicted genes over the slide they were predicted from."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import zarr
+from matplotlib.collections import EllipseCollection, PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from stlib import paths, plots
+from stlib.params import Params
+from stlib.plots import DOUBLE_MM
+from stlib.sections import Section
+from stlib.slide import Slide
+
+THUMBNAIL_UM = 8.0  # um per px
+VEIL = 0.75  # how much a spot covers of the slide
+
+
+def over_slide(params: Params, section: Section, genes: Mapping[str, np.ndarray]) -> Figure:
+    """Draw a slide with its locations, and beside it a map of each gene, laid over the slide.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    section
+        Locations of the slide.
+    genes
+        Name -> predicted expression (N,). Each has a colour scale of its own.
+    """
+    figure, first, axes = _panels(params, section, len(genes))
+    places = section.position * section.um_per_px
+    plots.outlines(places, section.size_um, first, "black", shape=section.shape)
+    first.set_title(f"{len(section)} locations on tissue")
+    for ax, (gene, values) in zip(axes, genes.items(), strict=True):
+        limits = plots.shared_limits(values)
+        if section.shape == "square":
+            corners = places - section.size_um / 2
+            shapes = PatchCollection(
+                [Rectangle(tuple(at), section.size_um, section.size_um) for at in corners]
+            )
+        else:
+            size = np.full(len(section), 0.9 * section.pitch_um)
+            at = {"offsets": places, "offset_transform": ax.transData}
+            shapes = EllipseCollection(size, size, np.zeros(len(section)), units="xy", **at)
+        shapes.set(array=values, cmap="viridis", clim=limits, linewidths=0, alpha=VEIL, rasterized=True)
+        ax.add_collection(shapes, autolim=False)
+        _finish(figure, ax, gene, shapes)
+    return figure
+
+
+def whole(params: Params, section: Section, store: zarr.Array, genes: list[str]) -> Figure:
+    """Draw a slide, and beside it each gene of a whole-slide array, bin by bin.
+
+    Parameters
+    ----------
+    params
+        The dataset.
+    section
+        All locations of the slide.
+    store
+        What `stlib.slide_predictions.predict_whole` wrote.
+    genes
+        Of its panel.
+    """
+    figure, first, axes = _panels(params, section, len(genes))
+    first.set_title(f"{len(section)} bins on tissue")
+    column, row = store.attrs["origin"]
+    rows, columns = store.shape[:2]
+    pitch = section.pitch_um
+    extent = column * pitch, (column + columns) * pitch, (row + rows) * pitch, row * pitch
+    for ax, gene in zip(axes, genes, strict=True):
+        values = np.asarray(store[:, :, list(store.attrs["genes"]).index(gene)], np.float32)
+        low, high = plots.shared_limits(values)
+        shown = ax.imshow(values, extent=extent, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+        _finish(figure, ax, gene, shown)
+    return figure
+
+
+def _panels(params: Params, section: Section, genes: int) -> tuple:
+    """Return a figure whose panels all show the slide: the first, and one for each gene."""
+    with Slide(paths.slide_file(params.name, section.name)) as slide:
+        image, scale = slide.thumbnail(max(THUMBNAIL_UM, slide.um_per_px.max()))
+        um_per_px = scale * slide.um_per_px
+    columns = genes + 1
+    width = min(DOUBLE_MM / columns, 75)
+    figure, (axes,) = plots.grid(1, columns, width * columns, width * image.shape[0] / image.shape[1] + 8)
+    grey = image.mean(2, keepdims=True).repeat(3, 2).astype(np.uint8)  # so that colour is expression alone
+    for ax in axes:
+        plots.picture(image if ax is axes[0] else grey, um_per_px, ax)
+        ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
+    return figure, axes[0], axes[1:]
+
+
+def _finish(figure: Figure, ax, gene: str, shown) -> None:
+    ax.set_title(f"{gene}, predicted")
+    look = {"shrink": 0.7, "aspect": 18, "pad": 0.01, "extend": "both"}
+    bar = figure.colorbar(shown, ax=ax, label="log proportion", **look)
+    bar.outline.set_visible(False)

@@ -1,0 +1,156 @@
+"""Which layout a lab's folder has, and what its locations are: the first half of `stlib.survey`."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stlib.annotated import read_annotated
+from stlib.datasets.folder import neighbour_px
+from stlib.datasets.visium import POSITIONS
+from stlib.new_slide import scale_of
+from stlib.params import Spot
+from stlib.slides_beside import the_slide
+from stlib.visium import is_hexagonal, pitch_of, read_positions
+
+KNOWN = {  # technology -> its locations
+    "Visium": Spot(shape="circle", size_um=55, pitch_um=100),
+    "spatial transcriptomics (ST)": Spot(shape="circle", size_um=100, pitch_um=200),
+    "squares of 128 um, pooled by HEST": Spot(shape="square", size_um=128, pitch_um=128),
+}
+NEAR = 0.05  # of a known pitch
+
+
+class Found(NamedTuple):
+    """What a folder holds."""
+
+    reader: str  # a module of stlib.datasets
+    sections: list[str]
+    options: dict[str, Any]  # of the reader
+    spot: Spot
+    um_per_px: float  # of the first section
+    remark: str  # how the locations are known
+
+
+def layout_of(folder: Path, um_per_px: str = "") -> Found:
+    """Tell what lies in a folder.
+
+    ======================================================  ===========
+    found                                                   reader
+    ======================================================  ===========
+    ``<section>/[outs/]spatial/tissue_positions[_list].csv``  ``visium``
+    ``st/<section>.h5ad``, ``wsis``, ``metadata``           ``hest``
+    ``<section>.h5ad`` or ``<section>.zarr``, and a slide   ``folder``
+    ======================================================  ===========
+
+    Parameters
+    ----------
+    folder
+        A lab's.
+    um_per_px
+        Scale of the slides, if it is told.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    if {"st", "wsis", "metadata"} <= {path.name for path in folder.iterdir()}:
+        return _hest(folder)
+    if _positions(folder) or _positions(folder / "outs"):
+        raise ValueError(
+            f"{folder}: is one section; name the folder above it, with a folder for each section"
+        )
+    outs = {name: home for name, home in _outs(folder).items() if _positions(home)}
+    if outs:
+        return _visium(outs, um_per_px)
+    tables = {path.stem: path for path in sorted(folder.glob("*.h5ad"))}
+    tables |= {path.stem: path for path in sorted(folder.glob("*.zarr")) if (path / "tables").is_dir()}
+    if tables:
+        return _plain(folder, tables, um_per_px)
+    if any((home / "binned_outputs").is_dir() for home in [folder, *folder.iterdir()]):
+        raise ValueError(
+            f"{folder}: holds Visium HD (binned_outputs). Its params are not written from a folder: copy "
+            "params/vumc_hd.yaml, and write the names of your sections into it"
+        )
+    raise ValueError(
+        f"{folder}: a folder holds <section>/outs of Space Ranger with the slide in <section>, "
+        "<section>.h5ad and <section>.tif, or HEST's st, wsis and metadata; found "
+        f"{sorted(path.name for path in folder.iterdir())[:5]}. Lay it out in one of these ways"
+    )
+
+
+def spot_of(pitch_um: float, size_um: float | None, source: str) -> tuple[Spot, str]:
+    """Return the locations that are so far apart, and how they are known.
+
+    Parameters
+    ----------
+    pitch_um
+        Between neighbours, as measured.
+    size_um
+        Diameter, if files tell it.
+    source
+        What a message calls them.
+    """
+    for name, spot in KNOWN.items():
+        if abs(pitch_um / spot.pitch_um - 1) < NEAR:
+            return spot, f"{name}: spots are {pitch_um:.1f} um apart"
+    spot = Spot(
+        shape="circle", size_um=float(size_um or round(pitch_um, 1)), pitch_um=float(round(pitch_um, 1))
+    )
+    return spot, f"CHECK: spots are {pitch_um:.1f} um apart in {source}; shape and size are guessed"
+
+
+def _outs(folder: Path) -> dict[str, Path]:
+    """Return section -> what Space Ranger wrote for it."""
+    homes = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    return {home.name: home / "outs" if (home / "outs").is_dir() else home for home in homes}
+
+
+def _positions(outs: Path) -> Path | None:
+    return next((outs / "spatial" / name for name in POSITIONS if (outs / "spatial" / name).is_file()), None)
+
+
+def _visium(outs: dict[str, Path], um_per_px: str) -> Found:
+    name, home = next(iter(outs.items()))
+    _, _, array, position = read_positions(_positions(home), hexagonal=False)
+    if is_hexagonal(array):
+        spot = KNOWN["Visium"]
+        scale = spot.pitch_um / pitch_of(array, position, hexagonal=True).mean()
+        return Found(
+            "visium", [*outs], {}, spot, float(scale), "Visium: every other row is shifted by half a step"
+        )
+    slide = the_slide(home.parent if home.name == "outs" else home)
+    scale = float(scale_of(slide, um_per_px).mean())
+    pitch = scale * float(pitch_of(array, position, hexagonal=False).mean())
+    spot, remark = spot_of(pitch, None, name)
+    return Found("visium", [*outs], {"lattice": "square"}, spot, scale, f"{remark}, in rows and columns")
+
+
+def _plain(folder: Path, tables: dict[str, Path], um_per_px: str) -> Found:
+    scales = {}
+    for name, path in tables.items():
+        found = read_annotated(path)
+        told = (
+            found.um_per_px if found.um_per_px is not None else scale_of(the_slide(folder, name), um_per_px)
+        )
+        scales[name] = float(np.mean(told))
+    first = next(iter(tables))
+    found = read_annotated(tables[first])
+    spot, remark = spot_of(scales[first] * neighbour_px(found.position), None, first)
+    options = {"um_per_px": scales} if um_per_px else {}
+    return Found("folder", [*tables], options, spot, scales[first], remark)
+
+
+def _hest(folder: Path) -> Found:
+    sections = [path.stem for path in sorted((folder / "st").glob("*.h5ad"))]
+    if not sections:
+        raise ValueError(
+            f"{folder}/st: holds <id>.h5ad for each section, found none. Fetch them by their ids"
+        )
+    about = json.loads((folder / "metadata" / f"{sections[0]}.json").read_text())
+    scale = float(about["pixel_size_um_estimated"])
+    pitch = scale * neighbour_px(read_annotated(folder / "st" / f"{sections[0]}.h5ad").position)
+    spot, remark = spot_of(pitch, about.get("spot_diameter"), sections[0])
+    return Found("hest", sections, {}, spot, scale, remark)
