@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd transfer tables ablations figures audit cost,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
@@ -91,6 +91,11 @@ runs/2d/%/run.json: build/04_train_2d.ipynb runs/preprocessing/$$(firstword $$(s
 	$(call execute,$(train))
 runs/hd/%/run.json: build/06_train_hd.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
+# the stem goes on: what is tested, to-<dataset>; several sizes that are trained on stand as <base>@<size>+<size>
+joined = $(addprefix $(firstword $(subst @, ,$(1)))$(if $(findstring @,$(1)),@),$(subst +, ,$(word 2,$(subst @, ,$(1)))))
+named = $(or $(if $(findstring @,$(1)),$(call joined,$(1))),$(1))
+runs/transfer/%/run.json: build/13_transfer.ipynb $$(foreach one,$$(call named,$$(firstword $$(subst /, ,$$*))) $$(subst to-,,$$(word 4,$$(subst /, ,$$*))),runs/preprocessing/$$(one)/run.json)
+	$(call execute,$(train) -r to $(subst to-,,$(word 4,$(words))))
 runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
 
@@ -148,5 +153,5 @@ ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
 build/tables.mk: $(wildcard tables/*.yaml params/*.yaml) stlib/tables.py $(READY)
 	@mkdir -p build; $(PY) -m stlib.tables > $@.partial && mv $@.partial $@
 -include build/tables.mk
--include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d)
+-include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d runs/transfer/*/*/*/*/run.d)
 endif

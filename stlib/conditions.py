@@ -45,8 +45,8 @@ def _reduced(run: Run) -> str:
     """Return what differs from the settings of the method's paper, its variant aside, or nothing."""
     found = method(run.model)
     stem = run.model.split("@")[0]
-    paper = found.Config(**found.PROTOCOLS[run.step] | found.PAPER.get(run.step, {}))
-    listed = _different(config_of(run.params, stem, run.step), paper)
+    paper = found.Config(**found.PROTOCOLS[run.protocol] | found.PAPER.get(run.protocol, {}))
+    listed = _different(config_of(run.params, stem, run.protocol), paper)
     if not listed:
         return ""
     return f"{stem}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
@@ -57,7 +57,7 @@ def _varied(run: Run) -> str:
     stem, _, variant = run.model.partition("@")
     if not variant:
         return ""
-    listed = _different(run.config, config_of(run.params, stem, run.step))
+    listed = _different(run.config, config_of(run.params, stem, run.protocol))
     if not listed:
         return f"{run.model}, {run.step}: as {stem}."
     return f"{run.model}, {run.step}: as {stem}, whose settings stand in brackets, but {listed}."

@@ -68,9 +68,26 @@ def config_of(params: Params, model: str, protocol: str) -> Config:
 
 
 def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[str]:
-    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name."""
+    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name.
+
+    Of a transfer those of them that the other dataset measures.
+
+    Raises
+    ------
+    ValueError
+        If it measures none.
+    """
     choosing = [sections[name] for name in fold.panel]
-    return expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
+    panel = expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
+    away = [section for name, section in sections.items() if "/" in name]
+    measured = [set(section.genes) for section in away]
+    kept = [gene for gene in panel if all(gene in genes for genes in measured)]
+    if not kept:
+        raise ValueError(
+            f"{params.name}: a transfer needs genes of the panel, e.g. '{panel[0]}', that the other dataset "
+            f"measures, by id; found none, there they are called e.g. '{away[0].genes[0]}'"
+        )
+    return kept
 
 
 def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
@@ -88,13 +105,14 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     """
     params, fold = task.params, task.fold
     config = config_of(params, task.model, task.protocol)
-    touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted}
-    everything = load_sections(params, [name for name in params.patient_of if name in touched])
+    touched = [*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted]
+    own = [name for name in params.patient_of if name in touched]
+    everything = load_sections(params, [*own, *(name for name in touched if "/" in name)])
     panel = panel_of(params, fold, everything)
     kind = method(task.model)
     feed = Feed(
         params,
-        {name: section for name, section in everything.items() if name in params.with_slide},
+        {name: s for name, s in everything.items() if "/" in name or name in params.with_slide},
         panel,
         unit=kind.UNIT,
         needs=kind.needs(config),
@@ -157,7 +175,8 @@ def fit(
         return []
     optimiser = model.optimiser()
     rates = [group["lr"] for group in optimiser.param_groups]
-    path, about, history = task.checkpoint(stage), task.about(stage), []
+    about = task.about(stage) | {"taught": text_hash(names, feed.shape)}
+    path, history = task.checkpoint(stage), []
     if path.exists() and about.items() <= (saved := read_about(path)).items():
         model.to(fabric.device)  # so that the optimiser's state arrives where its parameters are
         load_checkpoint(path, model, optimiser, task.model)
@@ -256,7 +275,7 @@ def predict(
 def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
     """Return the mean squared error on the validation patient; in 3d one of its sections is known."""
     names = fold.validation
-    patient = feed.params.patient_of[names[0]]
+    patient = feed.sections[names[0]].patient
     known = (feed.params.known.get(patient, names[0]),) if feed.protocol == "3d" else ()
     predicted = predict(model, feed, names, known, fabric)
     errors = [(predicted[name] - feed.truth(name)) ** 2 for name in names if name not in known]
