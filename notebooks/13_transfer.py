@@ -5,8 +5,7 @@
 # dataset?
 #
 # **In:** prepared sections of both; counts of the trained slides. **Out:** predictions of every tested
-# location, from a model that never saw its slide. **Time:** that of a training; a second test of the same
-# training takes seconds.
+# location, from a model that never saw its slide. **Time:** that of a training.
 
 # %%
 from IPython.display import display
@@ -48,7 +47,8 @@ print(show.folds(run.folds).to_string())
 # %% [markdown]
 # ## Training
 #
-# What was trained before on the same locations is not trained again: it is kept beside the tests.
+# Labels are logarithms of shares of few counts, whose scale depends on how many were counted: those that are
+# trained on are the ones to be expected if as much had been counted as on the area of a tested location.
 
 # %%
 predictions, history = {}, {}
@@ -61,8 +61,7 @@ display(figures.training(history))
 # %% [markdown]
 # ## What it is worth
 #
-# Labels are logarithms of shares of few counts: their scale depends on how many were counted, so that errors
-# hold the difference between the scales of two sizes, too. Correlations do not.
+# Against the labels as they were measured at the tested locations.
 
 # %% tags=["nbval-check-output"]
 scores = {member.model: metrics.overview(predictions[member]) for member in run.members}

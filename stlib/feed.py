@@ -85,7 +85,7 @@ class Feed:
     ):
         _check_words("UNIT", {unit}, UNITS)
         _check_words("NEEDS", needs, NEEDS)
-        self.params, self.panel, self.views = params, panel, views(params, sections)
+        self.params, self.panel, self.views = params, panel, views(params, sections, hidden)
         self.sections = {name: view.section for name, view in self.views.items()}
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.intra, self.cross = intra, cross
@@ -162,7 +162,8 @@ class Feed:
 
     def truth(self, name: str) -> np.ndarray:
         """Return the labels of a section (N, G) for scoring; models never see this."""
-        return expression.log_proportion(expression.panel_counts(self.sections[name], self.panel))
+        counts = expression.panel_counts(self.sections[name], self.panel)
+        return expression.thinned_log_proportion(counts, self.views[name].share)
 
     def _grouped(self, names: Iterable[str]) -> list[tuple[str, ...]]:
         names = tuple(names)
@@ -272,7 +273,7 @@ class Feed:
             section = self.sections[name]
             fields = section_fields(
                 self.views[name].params, section, self.panel, self.needs, self.encoder, self._seen(name),
-                self.intra, permuted=self.permuted,
+                self.intra, permuted=self.permuted, share=self.views[name].share,
             )  # fmt: skip
             if "window" in self.needs:
                 fields |= windows.location_fields(section, self._halvings(name), self.permuted)

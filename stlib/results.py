@@ -87,14 +87,9 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
-        base = self._trained
-        return base / f"to-{self.to}" if self.to else base
-
-    @property
-    def _trained(self) -> Path:
-        """Where checkpoints are kept: what is trained once may be tested on several datasets."""
         base = paths.RUNS / self.step / self.dataset
-        return base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
+        base = base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
+        return base / f"to-{self.to}" if self.to else base
 
     @property
     def record(self) -> Path:
@@ -273,13 +268,12 @@ class Run:
         if self.complete():
             return load_predictions(self.predictions), pd.read_csv(self.history)
         parts, histories = [], []
-        kept, recipe = self._trained / "checkpoints", replace(self, to="").recipe if self.to else self.recipe
-        with paths.alone(kept):
-            for fold in self.folds:
-                task = Task(self.params, fold, self.model, self.protocol, self.seed, kept, recipe)
-                part, history, _ = train_fold(task)
-                parts.append(part)
-                histories.append(history.assign(fold=fold.name))
+        kept = self.folder / "checkpoints"
+        for fold in self.folds:
+            task = Task(self.params, fold, self.model, self.protocol, self.seed, kept, self.recipe)
+            part, history, _ = train_fold(task)
+            parts.append(part)
+            histories.append(history.assign(fold=fold.name))
         return concatenate(parts), pd.concat(histories, ignore_index=True)
 
     def save(self, predictions: Predictions, history: pd.DataFrame) -> Path:

@@ -175,8 +175,7 @@ def fit(
         return []
     optimiser = model.optimiser()
     rates = [group["lr"] for group in optimiser.param_groups]
-    about = task.about(stage) | {"taught": text_hash(names, feed.shape)}
-    path, history = task.checkpoint(stage), []
+    path, about, history = task.checkpoint(stage), task.about(stage), []
     if path.exists() and about.items() <= (saved := read_about(path)).items():
         model.to(fabric.device)  # so that the optimiser's state arrives where its parameters are
         load_checkpoint(path, model, optimiser, task.model)

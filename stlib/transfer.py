@@ -6,6 +6,8 @@ another one is named ``<dataset>/<section>``, and is seen as networks trained at
 - patches and cells are as wide in um as at home, so that every size has the same context around it;
 - slides are halved until a pixel of a dense network is as wide as at home, to a factor of 1.41 at most;
 - columns and rows are counted in steps of the array at home;
+- labels are those to be expected if as much had been counted as on the area of a tested location: their scale
+  depends on how much was (`stlib.expression.thinned_log_proportion`);
 - the panel is chosen at home, and keeps the genes that the tested sections measure, by id.
 
 Where both are sizes of one dataset, the folds are its own and a slide is never on both sides, at any size.
@@ -105,15 +107,27 @@ class View:
         Of its dataset, with the levels of the home in pixels of its slide.
     halved
         How often its slide is halved more than those at home.
+    share
+        Area of a tested location over that of one of its own.
     """
 
     section: Section
     params: Params
     halved: int = 0
+    share: float = 1.0
 
 
-def views(home: Params, sections: dict[str, Section]) -> dict[str, View]:
+def views(home: Params, sections: dict[str, Section], tested: Sequence[str]) -> dict[str, View]:
     """Return how each section is seen by networks that are trained at home, see above.
+
+    Parameters
+    ----------
+    home
+        The dataset at home.
+    sections
+        By name, some at least at home.
+    tested
+        Names of those that are predicted.
 
     Raises
     ------
@@ -121,12 +135,15 @@ def views(home: Params, sections: dict[str, Section]) -> dict[str, View]:
         If a slide is so coarse that it would have to be enlarged.
     """
     own = [section for name, section in sections.items() if "/" not in name]
-    found = {name: View(section, home) for name, section in sections.items() if "/" not in name}
     if len(own) == len(sections):
-        return found
-    um_per_px = scale(own)
+        return {name: View(section, home) for name, section in sections.items()}
+    found, um_per_px = {}, scale(own)
+    wanted = area_um2(sections[next(name for name in tested if "/" in name)])
     for name, section in sections.items():
-        if "/" in name:
+        share = wanted / area_um2(section)
+        if "/" not in name:
+            found[name] = View(section, home, share=share)
+        else:
             params, ratio = load_params(whose(home, name)[0]), um_per_px / scale([section])
             levels = {
                 level: _scaled(home.levels[level], ratio, f"{home.name}, levels.{level}, on {name}")
@@ -137,8 +154,14 @@ def views(home: Params, sections: dict[str, Section]) -> dict[str, View]:
                 replace(section, array=steps),
                 params.model_copy(update={"levels": Levels(**levels)}),
                 round(float(np.log2(ratio))),
+                share,
             )
-    return {name: found[name] for name in sections}
+    return found
+
+
+def area_um2(section: Section) -> float:
+    """Return what one location of a section covers, um^2."""
+    return section.size_um**2 * (np.pi / 4 if section.shape == "circle" else 1.0)
 
 
 def scale(sections: Sequence[Section]) -> float:
