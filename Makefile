@@ -8,7 +8,8 @@ SHELL := /bin/bash
 DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
 MODEL ?= asign#       of `make train`: a file in stlib/models/, with @variant if wanted
-PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
+PROTOCOL ?= 2d#       of `make train`: 2d, 3d, hd, or transfer
+TO      ?=#           of `make train PROTOCOL=transfer`: what is tested, e.g. DATASET=toy_hd@8um+16um TO=toy_hd@16um
 SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train`
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -102,7 +103,7 @@ runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(su
 # the stem is <dataset>/<table>/<setting>-s<seed>
 runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*))_$$(firstword $$(subst /, ,$$*)))
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
-runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
+runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json $$(RUNS_pixnet_table1_$$*) $$(RUNS_pixnet_figure4_$$*)
 	$(call execute,-r dataset $*)
 runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATIONS),$$(RUNS_$$(table)_$$*) tables/$$(table).yaml)
 	$(call execute,-r dataset $*)
@@ -114,7 +115,7 @@ runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/dat
 # ---- targets by name --------------------------------------------------------------------------------------------
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
-train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
+train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/$(if $(TO),to-$(TO)/)run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
 ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
