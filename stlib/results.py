@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from stlib import fingerprint, paths, transfer
+from stlib import fingerprint, paths, scales, transfer
 from stlib.params import Params, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import Fold, folds
@@ -286,7 +286,10 @@ class Run:
         save_predictions(self.predictions, predictions, about)
         with paths.replacing(self.history) as temporary:
             history.to_csv(temporary, index=False)
-        return self.finish(train_seconds=round(float(history["seconds"].sum()), 1) if len(history) else 0.0)
+        found = {"train_seconds": round(float(history["seconds"].sum()), 1) if len(history) else 0.0}
+        if self.to:
+            found |= {"transfer": scales.brought(self.params, load_params(self.to), predictions)}
+        return self.finish(**found)
 
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
