@@ -23,9 +23,9 @@ def brought(trained: Params, tested: Params, predictions: Predictions) -> dict[s
     Returns
     -------
     dict
-        Plain data, at home and there: `um_per_px` of the slides, `patch_px` of the finest level, `area_um2` of
-        a location. Besides `genes` asked for and `kept`, the least and the most of a fold; and how often slides
-        are `halved` more than at home, the least and the most.
+        Plain data, at home and there: `um_per_px` of the slides, `patch_px` of the finest level, `area_um2`
+        of a location. Besides `genes` asked for and `kept`, the least and the most of a fold; and how often
+        slides are `halved` more than at home, the least and the most.
     """
     home = load_sections(trained, trained.with_slide)
     away = {
