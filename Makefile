@@ -128,6 +128,7 @@ audit:  ## the control table from counts alone (DATASET=her2st)
 rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
+	@$(MAKE) train DATASET=toy_hd@100um TO=toy_hd@16um PROTOCOL=transfer MODEL=pixnet > /dev/null
 	@$(PY) -m stlib.rendered
 
 test: $(READY)  ## all tests: library, models, notebooks
