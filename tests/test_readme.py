@@ -6,7 +6,10 @@ from stlib.paths import ROOT
 from stlib.rendered import quote
 
 README = (ROOT / "README.md").read_text()
-TABLES = ("toy/table1", "her2st_small/table1", "her2st_c/patient_c", "toy_hd/magnet_table2")
+TABLES = (
+    *("toy/table1", "her2st_small/table1", "her2st_c/patient_c", "toy_hd/magnet_table2"),
+    "toy_hd/pixnet_table2",
+)
 
 
 def test_its_tables_are_those_of_the_results():
