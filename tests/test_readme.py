@@ -19,7 +19,7 @@ def test_its_tables_are_those_of_the_results():
 
 def test_a_changed_result_is_noticed(tmp_path):
     for name in TABLES:
-        (tmp_path / "results" / name).parent.mkdir(parents=True)
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "results" / f"{name}.md").write_text("caption\n\n**2d**\n\n| a |\n| 1 |\n\n- note\n")
     changed = quote(README, tmp_path)
     assert changed != README and "| 1 |" in changed and "- note" not in changed
