@@ -3,12 +3,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd tables ablations figures audit cost slides,runs/$(step)/%/run.json)
+.PRECIOUS: build/%.ipynb build/%.source $(foreach step,tour data preprocessing registration 2d 3d hd transfer tables ablations figures audit cost slides,runs/$(step)/%/run.json)
 
 DATASET ?= toy#       a file in params/; where it has sizes, all of them, or one: toy_hd@8um
 DATA    ?=#           folder with a local copy of the raw data; empty: download or generate
 MODEL ?= asign#       of `make train` and `make predict`: a file in stlib/models/, with @variant if wanted
-PROTOCOL ?= 2d#       of `make train`: 2d, 3d or hd
+PROTOCOL ?= 2d#       of `make train`: 2d, 3d, hd, or transfer
+TO      ?=#           of `make train PROTOCOL=transfer`: what is tested, e.g. DATASET=toy_hd@8um+16um TO=toy_hd@16um
 SETTING ?= strict#    of `make train`: strict or published
 SEED    ?= 0#         of `make train` and `make predict`
 SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
@@ -96,13 +97,18 @@ runs/2d/%/run.json: build/04_train_2d.ipynb runs/preprocessing/$$(firstword $$(s
 	$(call execute,$(train))
 runs/hd/%/run.json: build/06_train_hd.ipynb runs/preprocessing/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
+# the stem goes on: what is tested, to-<dataset>; several sizes that are trained on stand as <base>@<size>+<size>
+joined = $(addprefix $(firstword $(subst @, ,$(1)))$(if $(findstring @,$(1)),@),$(subst +, ,$(word 2,$(subst @, ,$(1)))))
+named = $(or $(if $(findstring @,$(1)),$(call joined,$(1))),$(1))
+runs/transfer/%/run.json: build/13_transfer.ipynb $$(foreach one,$$(call named,$$(firstword $$(subst /, ,$$*))) $$(subst to-,,$$(word 4,$$(subst /, ,$$*))),runs/preprocessing/$$(one)/run.json)
+	$(call execute,$(train) -r to $(subst to-,,$(word 4,$(words))))
 runs/3d/%/run.json: build/05_train_3d.ipynb runs/registration/$$(firstword $$(subst /, ,$$*))/run.json
 	$(call execute,$(train))
 
 # the stem is <dataset>/<table>/<setting>-s<seed>
 runs/tables/%/run.json: build/08_tables.ipynb $$(RUNS_$$(word 2,$$(subst /, ,$$*))_$$(firstword $$(subst /, ,$$*)))
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
-runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json
+runs/figures/%/run.json: build/09_figures.ipynb runs/tables/%/table1/strict-s0/run.json $$(RUNS_pixnet_table1_$$*) $$(RUNS_pixnet_figure4_$$*)
 	$(call execute,-r dataset $*)
 runs/ablations/%/run.json: build/07_ablations.ipynb $$(foreach table,$$(ABLATIONS),$$(RUNS_$$(table)_$$*) tables/$$(table).yaml)
 	$(call execute,-r dataset $*)
@@ -119,7 +125,7 @@ params: $(READY)  ## look into a folder of yours and write params/NAME.yaml: FOL
 	@$(PY) -m stlib.survey "$(FOLDER)" "$(NAME)" "$(UM_PER_PX)"
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
-train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
+train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/$(if $(TO),to-$(TO)/)run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
 predict: runs/slides/$(DATASET)/$(MODEL)/strict-s$(SEED)/run.json  ## a slide of yours: SLIDE=file MODEL=asign DATASET=toy UM_PER_PX=0.5
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
@@ -134,6 +140,7 @@ rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
 	@$(MAKE) predict DATASET=toy MODEL=asign SLIDE= KNOWN= > /dev/null
+	@$(MAKE) train DATASET=toy_hd@100um TO=toy_hd@16um PROTOCOL=transfer MODEL=pixnet > /dev/null
 	@$(PY) -m stlib.rendered
 
 site: $(READY)  ## README, executed notebooks, tables and figures as a static site: site/index.html
@@ -163,5 +170,5 @@ ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
 build/tables.mk: $(wildcard tables/*.yaml params/*.yaml) stlib/tables.py $(READY)
 	@mkdir -p build; $(PY) -m stlib.tables > $@.partial && mv $@.partial $@
 -include build/tables.mk
--include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d)
+-include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d runs/transfer/*/*/*/*/run.d)
 endif

@@ -42,7 +42,8 @@ datasets.fetch(params, folder)
 # ## Each source ends in the same form
 #
 # Raw integer counts and centres in level-0 pixels per section; the slide beside them as a tiled pyramid that
-# OpenSlide opens. Nothing is normalised or dropped here.
+# OpenSlide opens. Nothing is normalised here. What a reader of bins met on its way stands behind the counts:
+# how many bins there are, how many of them lie beyond the slide, and of how many locations a sample is kept.
 
 # %%
 manifest = datasets.prepare(params, folder)
@@ -60,7 +61,8 @@ table = pd.DataFrame(
     },
     index=pd.Index(sections, name="section"),
 )
-print(table.to_string())
+facts = pd.DataFrame.from_dict({name: s.facts for name, s in sections.items()}, orient="index")
+print(table.join(facts).to_string())
 
 # %% [markdown]
 # ## The totals are those we expect

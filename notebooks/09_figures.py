@@ -3,8 +3,8 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, prepared sections, and the registration. **Out:**
-# `figures/<dataset>/`. **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, and of PixNet's Table 1 and Figure 4, prepared sections, and
+# the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display
@@ -17,7 +17,7 @@ from stlib.profile import panels, profile
 from stlib.results import Run
 from stlib.scores import by_patient, frame, patient_scores
 from stlib.sections import load_sections
-from stlib.tables import load_table
+from stlib.tables import load_table, rows_for
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/
@@ -70,6 +70,28 @@ for params in datasets:
             name = f"{gene}_{protocol}{ends[params.name]}"
             drawn[name] = figures.gene_across_methods(table, params, protocol, gene)
             display(drawn[name])
+
+# %% [markdown]
+# ## Genes of cancer at each size (figure 3 of PixNet), and what looks at the slide (figure 4 of PixNet)
+#
+# The methods of PixNet's Table 1, on slides alone. The encoders are trained where there are weights for them.
+
+# %%
+pixnet = load_table("pixnet_table1")
+placed = {(row.protocol, row.size) for row in rows_for(pixnet, p.dataset)}
+for params in datasets:
+    for protocol in (one for one in params.folds if (one, params.size) in placed):
+        for gene in params.showcase:
+            name = f"pixnet_figure3_{gene}_{protocol}{ends[params.name]}"
+            drawn[name] = figures.gene_across_methods(pixnet, params, protocol, gene)
+            display(drawn[name])
+
+# %%
+encoders = load_table("pixnet_figure4")
+if rows_for(encoders, p.dataset):
+    found = frame(encoders, p.dataset, patient_scores(encoders, p.dataset))
+    drawn["pixnet_figure4"] = overviews.table_dots(found)
+    display(drawn["pixnet_figure4"])
 
 # %% [markdown]
 # ## What the dataset holds (figure 6 of ASIGN)

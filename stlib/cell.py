@@ -18,6 +18,7 @@ class Parameters(Record):
     model: str = ""
     setting: Setting = "strict"
     seed: int = 0
+    to: str = ""
     data: str = ""
     table: str = ""
     missing: str = "refuse"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from stlib import scales
 from stlib.models import Config, method
 from stlib.results import Run
 from stlib.train import config_of
@@ -37,16 +38,23 @@ def reductions(runs: list[Run]) -> list[str]:
         notes.append(f"The choice of the epoch ends {patience}.")
     if params.training.precision == "bf16-mixed":
         notes.append("Networks are trained and applied in bfloat16, their gene heads in float32.")
-    said = [note for run in runs for member in run.members for note in (_reduced(member), _varied(member))]
+    members = [member for run in runs for member in run.members]
+    said = [_transferred(member) for member in members if member.to]
+    said += [note for member in members for note in (_reduced(member), _varied(member))]
     return notes + [note for note in dict.fromkeys(said) if note]
+
+
+def _transferred(run: Run) -> str:
+    """Return what a transfer brought to one scale, from its record."""
+    return scales.sentence(run.dataset, run.to, json.loads(run.record.read_text())["transfer"])
 
 
 def _reduced(run: Run) -> str:
     """Return what differs from the settings of the method's paper, its variant aside, or nothing."""
     found = method(run.model)
     stem = run.model.split("@")[0]
-    paper = found.Config(**found.PROTOCOLS[run.step] | found.PAPER.get(run.step, {}))
-    listed = _different(config_of(run.params, stem, run.step), paper)
+    paper = found.Config(**found.PROTOCOLS[run.protocol] | found.PAPER.get(run.protocol, {}))
+    listed = _different(config_of(run.params, stem, run.protocol), paper)
     if not listed:
         return ""
     return f"{stem}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
@@ -57,7 +65,7 @@ def _varied(run: Run) -> str:
     stem, _, variant = run.model.partition("@")
     if not variant:
         return ""
-    listed = _different(run.config, config_of(run.params, stem, run.step))
+    listed = _different(run.config, config_of(run.params, stem, run.protocol))
     if not listed:
         return f"{run.model}, {run.step}: as {stem}."
     return f"{run.model}, {run.step}: as {stem}, whose settings stand in brackets, but {listed}."

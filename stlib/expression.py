@@ -75,6 +75,40 @@ def log_proportion(counts: np.ndarray) -> np.ndarray:
     return np.log(shifted / shifted.sum(1, keepdims=True)).astype(np.float32)
 
 
+def thinned_log_proportion(counts: np.ndarray, share: float) -> np.ndarray:
+    """Return what `log_proportion` is expected to be where only a share of what was counted is counted.
+
+    The +1 draws the labels of few counts together, so that those of a large spot and of a small bin differ
+    even where the tissue is the same. Of x counts Binomial(x, share) are left, and to second order
+
+        E ln(1 + x') = ln(1 + r x) - r (1 - r) x / (2 (1 + r x)^2),    r = share.
+
+    A share above 1, of a larger location than was counted, has no such noise to take off.
+
+    Parameters
+    ----------
+    counts
+        Raw counts of the panel (N, G).
+    share
+        Of the area that was counted; 1: as they are.
+
+    Returns
+    -------
+    np.ndarray
+        (N, G) float32.
+
+    Examples
+    --------
+    >>> thinned_log_proportion(np.array([[0, 400, 0]]), 0.01).round(3)
+    array([[-1.946, -0.415, -1.946]], dtype=float32)
+    """
+    if share == 1:
+        return log_proportion(counts)
+    left = share * np.asarray(counts, np.float64)
+    label = np.log1p(left) - max(1 - share, 0) * left / (2 * (1 + left) ** 2)
+    return (label - np.log(left.sum(1, keepdims=True) + left.shape[1])).astype(np.float32)
+
+
 def sum_over(parents: np.ndarray, counts: np.ndarray, n_parents: int) -> np.ndarray:
     """Add the counts of all locations that share a parent.
 

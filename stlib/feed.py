@@ -22,8 +22,9 @@ from stlib.losses import seen
 from stlib.params import Params
 from stlib.paths import slide_file
 from stlib.records import nearest
-from stlib.sections import Section
+from stlib.sections import Section, whose
 from stlib.tiles import Tiles
+from stlib.transfer import views
 
 UNITS = ("spot", "section", "stack", "window")
 NEEDS = (
@@ -38,9 +39,10 @@ class Feed:
     Parameters
     ----------
     params
-        The dataset.
+        The dataset, of a transfer the one at home.
     sections
-        Prepared sections by name: all that are trained on, validated or predicted.
+        Prepared sections by name: all that are trained on, validated or predicted. Those of another dataset
+        are seen as `stlib.transfer` says.
     panel
         Genes to predict, in order.
     unit, needs
@@ -86,7 +88,8 @@ class Feed:
     ):
         _check_words("UNIT", {unit}, UNITS)
         _check_words("NEEDS", needs, NEEDS)
-        self.params, self.sections, self.panel = params, sections, panel
+        self.params, self.panel, self.views = params, panel, views(params, sections, hidden)
+        self.sections = {name: view.section for name, view in self.views.items()}
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.intra, self.cross = intra, cross
         self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
@@ -163,7 +166,8 @@ class Feed:
 
     def truth(self, name: str) -> np.ndarray:
         """Return the labels of a section (N, G) for scoring; models never see this."""
-        return expression.log_proportion(expression.panel_counts(self.sections[name], self.panel))
+        counts = expression.panel_counts(self.sections[name], self.panel)
+        return expression.thinned_log_proportion(counts, self.views[name].share)
 
     def _grouped(self, names: Iterable[str]) -> list[tuple[str, ...]]:
         names = tuple(names)
@@ -190,7 +194,7 @@ class Feed:
             rows, parts = [], []
             for tiles, window, before in (places[index] for index in block.tolist()):
                 part = windows.cut(
-                    tiles.path, tiles.size_px, tiles.prints, window, self.window_px, self.halvings
+                    tiles.path, tiles.size_px, tiles.prints, window, self.window_px, tiles.halvings
                 )
                 view = int(torch.randint(8, (), generator=generator))
                 parts.append(windows.turned(*part, view % 4, view > 3))
@@ -201,9 +205,21 @@ class Feed:
 
     def _tiles(self, name: str) -> Tiles:
         """Return the slide of a section, and what its locations cover."""
-        size = windows.halved_size(self.sections[name].size_px, self.halvings)
-        prints = windows.section_footprints(self.sections[name], self.halvings, self.permuted)
-        return Tiles(slide_file(self.params.name, name), size, prints, self.halvings)
+        section, halvings = self.sections[name], self._halvings(name)
+        size = windows.halved_size(section.size_px, halvings)
+        prints = windows.section_footprints(section, halvings, self.permuted)
+        return Tiles(slide_file(*whose(self.params, name)), size, prints, halvings)
+
+    def _halvings(self, name: str) -> int:
+        """Return how often the slide of a section is halved."""
+        halvings = self.halvings + self.views[name].halved
+        if halvings < 0:
+            raise ValueError(
+                f"{name}: no image is enlarged, so a slide is halved 0 times or more until its pixels are as "
+                f"wide as at home; found {halvings} times. Raise `halvings` in the overrides of "
+                f"{self.params.name}, now {self.halvings}"
+            )
+        return halvings
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labelled = seen(batch.expression)
@@ -260,21 +276,22 @@ class Feed:
         if name not in self._parts:
             section = self.sections[name]
             fields = section_fields(
-                self.params, section, self.panel, self.needs, self.encoder, self._seen(section), self.intra,
-                permuted=self.permuted,
+                self.views[name].params, section, self.panel, self.needs, self.encoder, self._seen(name),
+                self.intra, permuted=self.permuted, share=self.views[name].share,
             )  # fmt: skip
             if "window" in self.needs:
-                fields |= windows.location_fields(section, self.halvings, self.permuted)
+                fields |= windows.location_fields(section, self._halvings(name), self.permuted)
             fields["section"] = torch.full((len(section),), self.order[name])
             fields["patient"] = torch.full((len(section),), self.patients[section.patient])
             self._parts[name] = fields
         return self._parts[name]
 
-    def _seen(self, section: Section) -> np.ndarray:
+    def _seen(self, name: str) -> np.ndarray:
         """Return whose counts may be read (N,): all, none, or a share of the measured section."""
-        seen = np.full(len(section), section.name not in self.hidden)
-        if section.name in self.measured and self.known_test < 1:
-            rng = np.random.default_rng(int(text_hash(section.name)[:15], 16))
+        section = self.sections[name]
+        seen = np.full(len(section), name not in self.hidden)
+        if name in self.measured and self.known_test < 1:
+            rng = np.random.default_rng(int(text_hash(name)[:15], 16))
             seen &= rng.permutation(len(section)) < round(self.known_test * len(section))
         return seen
 
@@ -321,7 +338,9 @@ class Feed:
             here = (batch.section == index).nonzero().ravel()
             if len(here):
                 if name not in self._patches:
-                    self._patches[name] = features.patches(self.params, self.sections[name], "spot")
+                    self._patches[name] = features.patches(
+                        self.views[name].params, self.sections[name], "spot"
+                    )
                 rows = batch.row[here].numpy()
                 if self.permuted:
                     rows = another(self.sections[name], "spot", len(self.sections[name]))[rows]

@@ -32,6 +32,7 @@ def section_fields(
     intra: int,
     tile_of: Section | None = None,
     permuted: bool = False,
+    share: float = 1.0,
 ) -> dict[str, Tensor]:
     """Return the fields of one section.
 
@@ -53,6 +54,8 @@ def section_fields(
         The section that this one is a tile of: features are standardised as there, and not kept.
     permuted
         Whether each node gets the image of another one.
+    share
+        Of the counts, that the labels are to be expected of; see `stlib.transfer`.
     """
     n = len(section)
 
@@ -67,7 +70,7 @@ def section_fields(
         "array": torch.from_numpy(section.array),
         "layer": torch.full((n,), section.layer),
         "row": torch.arange(n),
-        "expression": torch.from_numpy(expression.log_proportion(counts)),
+        "expression": torch.from_numpy(expression.thinned_log_proportion(counts, share)),
         "depth": torch.from_numpy(_where(seen, np.asarray(depth, np.float32).ravel())),
     }
     if needs & {"features", "relative", "cross", "neighbours", "imputed", "readout"}:

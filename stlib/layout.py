@@ -17,6 +17,7 @@ SECTIONS = {
     "2d": "2d: an unseen patient, from slides alone",
     "3d": "3d: one section measured, its neighbours imputed",
     "hd": "hd: bins and pseudo-spots of an unseen slide",
+    "transfer": "transfer: locations of a size or a dataset that was not trained on",
 }
 
 

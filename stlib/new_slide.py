@@ -149,7 +149,7 @@ def adopt(params: Params, slide: Path, um_per_px: np.ndarray, wanted: float) -> 
         )
     content = kept_hash(slide, paths.cache("hashes") / f"{text_hash(str(slide.resolve()))[:32]}.json")
     recipe = text_hash(content, um_per_px.tolist(), None if same else wanted)
-    section = f"new/{slide.stem}-{recipe[:8]}"
+    section = f"new-{slide.stem}-{recipe[:8]}"  # no slash: that names a section of another dataset
     path = paths.slide_file(params.name, section)
     stamp = path.with_suffix(".json")
     with paths.alone(path.parent):

@@ -274,9 +274,16 @@ def sizes_of(base: str) -> list[str]:
 
 
 def sized(dataset: str) -> list[str]:
-    """Return the datasets that a name stands for: itself, or each of its sizes where it leaves them open."""
-    sizes = [] if "@" in dataset else sizes_of(dataset)
-    return [f"{dataset}@{size}" for size in sizes] or [dataset]
+    """Return the datasets that a name stands for: itself, those it joins, or where it names no size, each.
+
+    Examples
+    --------
+    >>> sized("toy_hd@8um+16um")
+    ['toy_hd@8um', 'toy_hd@16um']
+    """
+    base, named, sizes = dataset.partition("@")
+    every = sizes.split("+") if named else sizes_of(base)
+    return [f"{base}@{size}" for size in every] or [dataset]
 
 
 def dataset_names() -> list[str]:

@@ -20,6 +20,7 @@ from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
 SIZED = Run("hd", "toy_hd@16um", "magnet")  # the page of the protocol hd
+MOVED = Run("transfer", "toy_hd@100um", "pixnet", to="toy_hd@16um")  # that of the protocol transfer
 LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; measures time -> model of the run
 
 
@@ -29,7 +30,7 @@ def sources() -> dict[str, Run]:
     models = {"tables": "table1", "slides": "asign"} | LONG
     steps = [Run(step, "toy", models.get(step, "")) for step in NOTEBOOK if step not in CONTROLS]
     found = {NOTEBOOK[run.step]: run for run in steps}
-    found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in (*trained, SIZED)}
+    found |= {f"{NOTEBOOK[run.step]}-{run.model}": run for run in (*trained, SIZED, MOVED)}
     return dict(sorted(found.items()))
 
 

@@ -1,6 +1,7 @@
 """One run: where it is kept, what it was made of, and when it is done.
 
     runs/<protocol>/<dataset>/<model>/<setting>-s<seed>/     one model, one protocol
+    .../to-<dataset>/                                        of a transfer: what was tested
     runs/<step>/<dataset>/                                   a step that prepares data, or draws results
 
 `run.json` is written last and whole: where it stands, the run is complete. `run.d` beside it tells Make which
@@ -23,17 +24,17 @@ from typing import Any
 
 import pandas as pd
 
-from stlib import fingerprint, paths
+from stlib import fingerprint, paths, scales, transfer
 from stlib.params import Params, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
-from stlib.splits import folds
+from stlib.splits import Fold, folds
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
 
 NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
     "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
     "tables": "08_tables", "figures": "09_figures", "audit": "10_audit", "ablations": "07_ablations",
-    "cost": "12_cost", "hd": "06_train_hd", "slides": "11_your_slides",
+    "cost": "12_cost", "hd": "06_train_hd", "slides": "11_your_slides", "transfer": "13_transfer",
 }  # fmt: skip
 CONTROLS = {
     "2d": ("mean", "ridge", "oracle"),
@@ -42,7 +43,9 @@ CONTROLS = {
         *("overlap", "similarity", "oracle"),
     ),
     "hd": ("mean", "ridge", "oracle"),
+    "transfer": ("mean", "ridge", "oracle"),
 }
+DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures reads
 MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
 VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
 
@@ -56,7 +59,9 @@ class Run:
     step
         A key of `NOTEBOOK`.
     dataset, model, setting, seed
-        Which run; `model` is empty for a step that trains nothing.
+        Which run; `model` is empty for a step that trains nothing. Of a transfer `dataset` is trained on.
+    to
+        The dataset that a transfer tests.
     data
         Folder of the raw files, of the step `data`.
     """
@@ -66,6 +71,7 @@ class Run:
     model: str = ""
     setting: str = "strict"
     seed: int = 0
+    to: str = ""
     data: str = field(default="", compare=False)
     started: float = field(default_factory=time.perf_counter, compare=False, repr=False)
 
@@ -76,13 +82,15 @@ class Run:
         if not rest:
             return cls(step, dataset)
         setting, seed = rest[1].rsplit("-s", 1)
-        return cls(step, dataset, rest[0], setting, int(seed))
+        to = "".join(rest[2:]).removeprefix("to-")
+        return cls(step, dataset, rest[0], setting, int(seed), to)
 
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
         base = paths.RUNS / self.step / self.dataset
-        return base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
+        base = base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
+        return base / f"to-{self.to}" if self.to else base
 
     @property
     def record(self) -> Path:
@@ -103,6 +111,19 @@ class Run:
     def params(self) -> Params:
         """The dataset's params file; where its sizes are left open, at the first of them."""
         return load_params(sized(self.dataset)[0])
+
+    @cached_property
+    def protocol(self) -> str:
+        """The protocol whose settings a model takes; of a transfer that of the trained dataset."""
+        return transfer.native(self.params) if self.step == "transfer" else self.step
+
+    @property
+    def folds(self) -> list[Fold]:
+        """Who may look at what."""
+        if self.step != "transfer":
+            return folds(self.params, self.step, self.setting)
+        trained = [load_params(name) for name in sized(self.dataset)]
+        return transfer.transfer_folds(trained, load_params(self.to), self.setting)
 
     @property
     def shared(self) -> bool:
@@ -165,9 +186,10 @@ class Run:
         if self.step in ("tables", "ablations"):
             return self._behind_tables(ablations(self.dataset) if self.step == "ablations" else [self.model])
         registered = self.step in ("3d", "tour", "figures", "cost")
-        prepared = fingerprint.data_hash(sized(self.dataset), registered=registered)
+        used = [*sized(self.dataset), *([self.to] if self.to else [])]
+        prepared = fingerprint.data_hash(used, registered=registered)
         if self.step == "figures":
-            return fingerprint.text_hash(prepared, self._behind_tables(["table1"]))
+            return fingerprint.text_hash(prepared, self._behind_tables(DRAWN))
         return fingerprint.text_hash(prepared, _declared_in(self.model)) if self.step == "cost" else prepared
 
     def _behind_tables(self, names: Iterable[str]) -> str:
@@ -184,11 +206,17 @@ class Run:
     @cached_property
     def recipe(self) -> str:
         """Fingerprint of all that the numbers depend on: code, parameters, inputs, lock."""
-        key = (self.step, self.dataset, self.model, self.setting, self.seed)
-        uses = fingerprint.resolved(self.params, [run.model for run in self.members])
+        key = (self.step, self.dataset, self.model, self.setting, self.seed, self.to)
+        uses = self.uses
         files = [fingerprint.weights_hash(path) for path in fingerprint.named_files(uses, self.roots)]
         lock = fingerprint.file_hash(paths.LOCK)
         return fingerprint.text_hash(key, fingerprint.code_hash(self.roots), uses, self.inputs, files, lock)
+
+    @property
+    def uses(self) -> dict[str, Any]:
+        """The parameters that the run computes with; of a transfer those of the tested dataset, too."""
+        own = fingerprint.resolved(self.params, [run.model for run in self.members])
+        return own | ({"to": fingerprint.resolved(load_params(self.to), [])} if self.to else {})
 
     @cached_property
     def fingerprint(self) -> str:
@@ -226,7 +254,7 @@ class Run:
         """The settings of the run's model."""
         from stlib.train import config_of
 
-        return config_of(self.params, self.model, self.step)
+        return config_of(self.params, self.model, self.protocol)
 
     def train(self) -> tuple[Predictions, pd.DataFrame]:
         """Train and predict every fold; a run that stands is read, not repeated.
@@ -243,10 +271,9 @@ class Run:
         if self.complete():
             return load_predictions(self.predictions), pd.read_csv(self.history)
         parts, histories = [], []
-        for fold in folds(self.params, self.step, self.setting):
-            task = Task(
-                self.params, fold, self.model, self.step, self.seed, self.folder / "checkpoints", self.recipe
-            )
+        kept = self.folder / "checkpoints"
+        for fold in self.folds:
+            task = Task(self.params, fold, self.model, self.protocol, self.seed, kept, self.recipe)
             part, history, _ = train_fold(task)
             parts.append(part)
             histories.append(history.assign(fold=fold.name))
@@ -257,10 +284,14 @@ class Run:
         if self.complete():
             return self.record
         about = {"protocol": self.step, "dataset": self.dataset, "model": self.model, "setting": self.setting}
+        about |= {"to": self.to} if self.to else {}
         save_predictions(self.predictions, predictions, about)
         with paths.replacing(self.history) as temporary:
             history.to_csv(temporary, index=False)
-        return self.finish(train_seconds=round(float(history["seconds"].sum()), 1) if len(history) else 0.0)
+        found = {"train_seconds": round(float(history["seconds"].sum()), 1) if len(history) else 0.0}
+        if self.to:
+            found |= {"transfer": scales.brought(self.params, load_params(self.to), predictions)}
+        return self.finish(**found)
 
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
@@ -273,9 +304,10 @@ class Run:
         content
             What the step adds: plain data.
         """
-        uses = fingerprint.resolved(self.params, [run.model for run in self.members])
+        uses = self.uses
         weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]
-        own = [paths.PARAMS / f"{self.params.base}.yaml", paths.LOCK]
+        bases = dict.fromkeys((self.params.base, self.to.split("@")[0] or self.params.base))
+        own = [*(paths.PARAMS / f"{base}.yaml" for base in bases), paths.LOCK]
         files = [*fingerprint.modules(self.roots), *own, *weights]
         names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
         target = self.record.relative_to(paths.OUT)
@@ -287,6 +319,7 @@ class Run:
             "model": self.model,
             "setting": self.setting,
             "seed": self.seed,
+            "to": self.to,
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "source": self.source,

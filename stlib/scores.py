@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from stlib import metrics, paths, statistics
@@ -128,8 +129,10 @@ def reported(
         "dataset": table.reported_dataset[dataset],
         "metric": column.reported,
     }
-    wanted |= {"resolution_um": float(size.removesuffix("um"))} if size else {}
     found = printed[(printed[list(wanted)] == list(wanted.values())).all(axis=1)]
+    if size:  # a paper that does not tell its sizes apart reports one number for all of them
+        found = found[found["resolution_um"].isin([float(size.removesuffix("um")), np.nan])]
+        wanted |= {"resolution_um": size.removesuffix("um")}
     if len(found) != 1:
         raise ValueError(
             f"tables/{table.name}.yaml, row '{row.label}': one line of tables/reported.csv must match "

@@ -240,9 +240,15 @@ def read_section(path: Path) -> Section:
         ) from error
 
 
+def whose(params: Params, name: str) -> tuple[str, str]:
+    """Return dataset and section of a name; ``<dataset>/<section>`` is one of another dataset."""
+    dataset, _, section = name.rpartition("/")
+    return dataset or params.name, section
+
+
 def load_sections(params: Params, names: Iterable[str]) -> dict[str, Section]:
-    """Read prepared sections of a dataset, by name."""
-    return {name: read_section(section_file(params.name, name)) for name in names}
+    """Read prepared sections of a dataset, or of others (see `whose`), by name."""
+    return {name: read_section(section_file(*whose(params, name))) for name in names}
 
 
 def _section(file: h5py.File) -> Section:

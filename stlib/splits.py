@@ -1,5 +1,7 @@
 """Folds by patient, and who may look at what: the protocols 2d, 3d and hd in two settings.
 
+Those of the protocol transfer follow from them, see `stlib.transfer`.
+
 ========  =================================  ==========================================================
 protocol  question                           known when a test section is predicted
 ========  =================================  ==========================================================
@@ -21,7 +23,7 @@ from stlib.params import Params, Setting
 
 @dataclass(frozen=True)
 class Fold:
-    """Names of sections, by what may be done with them.
+    """Names of sections, by what may be done with them; one of another dataset is ``<dataset>/<section>``.
 
     Attributes
     ----------
@@ -66,7 +68,8 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
             f"params/{params.name}.yaml declares no folds for protocol '{protocol}' "
             f"(found {list(params.folds)})"
         )
-    return [_fold(params, protocol, setting, name, tested) for name, tested in params.folds[protocol].items()]
+    tested = params.folds[protocol]
+    return [fold_of(params, protocol, setting, name, patients) for name, patients in tested.items()]
 
 
 def whole(params: Params, protocol: str, without: str = "") -> Fold:
@@ -87,10 +90,11 @@ def whole(params: Params, protocol: str, without: str = "") -> Fold:
             "to train on. Give a slide of another patient"
         )
     name = f"without-{without}" if without else "everyone"
-    return _fold(params, protocol, "strict", name, left)
+    return fold_of(params, protocol, "strict", name, left)
 
 
-def _fold(params: Params, protocol: str, setting: str, name: str, tested: list[str]) -> Fold:
+def fold_of(params: Params, protocol: str, setting: str, name: str, tested: list[str]) -> Fold:
+    """Return the fold that tests some patients of a dataset and may train on all others."""
     trained = [patient for patient in params.sections if patient not in tested]
     known = [params.known[patient] for patient in tested if patient in params.known]
     seen = known if protocol == "3d" or setting == "published" else []

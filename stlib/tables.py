@@ -46,7 +46,8 @@ class Row(Record):
 
     label: str
     model: str  # a file of stlib/models/, with @variant if wanted
-    protocol: Protocol
+    protocol: Literal[Protocol, "transfer"]
+    train: dict[str, str] = {}  # of a transfer: dataset -> what is trained on instead, e.g. toy_hd@8um+16um
     setting: Setting = "strict"
     role: Literal["method", "control", "ceiling"] = "method"  # a ceiling knows the truth
     against: str = ""  # what a variant changes, and is held against; empty: its model without a variant
@@ -112,11 +113,13 @@ class Run(NamedTuple):
     model: str
     setting: str
     seed: int
+    to: str = ""
 
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
-        return paths.RUNS / self.protocol / self.dataset / self.model / f"{self.setting}-s{self.seed}"
+        base = paths.RUNS / self.protocol / self.dataset / self.model / f"{self.setting}-s{self.seed}"
+        return base / f"to-{self.to}" if self.to else base
 
 
 def names(kind: str = "scores") -> list[str]:
@@ -174,7 +177,16 @@ def load_table(name: str) -> Table:
     """
     table = parse(Table, _content(name), f"tables/{name}.yaml")
     rows = [f"{row.label}, {row.protocol}, {row.setting}" for row in table.rows]
-    _check(table, rows, [name for row in table.rows for name in (*row.datasets, *row.absent)])
+    named = [name for row in table.rows for name in (*row.datasets, *row.absent, *row.train)]
+    _check(table, rows, named)
+    for row in table.rows:
+        for name in (name for joined in row.train.values() for name in sized(joined)):
+            load_params(name)
+        if (row.protocol == "transfer") != bool(row.train):
+            raise ValueError(
+                f"tables/{name}.yaml, row '{row.label}': `train` is said of a row of the protocol transfer, "
+                f"and of no other; found protocol {row.protocol} and train {row.train}"
+            )
     return table
 
 
@@ -221,6 +233,8 @@ def _once(table: Declared, needs: str, found: list[str]) -> None:
 def rows_for(table: Table, dataset: str) -> list[Row]:
     """Return the rows for a dataset: of a protocol it declares folds for, not absent or of others alone.
 
+    A row of a transfer exists for the datasets that it says what is trained on for.
+
     Where the dataset has sizes, each row comes once for each size that the table names, with its `size`.
     """
     rows = []
@@ -230,7 +244,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
         rows += [
             row.model_copy(update={"size": params.size})
             for row in table.rows
-            if row.protocol in params.folds
+            if (row.protocol in params.folds or params.base in row.train)
             and (not row.datasets or params.base in row.datasets)
             and params.base not in row.absent
             and row.model.partition("@")[0] not in params.absent
@@ -261,8 +275,10 @@ def absences(table: Table | Costs, dataset: str) -> list[str]:
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:
     """Return the runs whose predictions make a row, one per seed; what is not trained has one."""
     seeds = table.seeds[:1] if _kept_under(row) == SHARED else table.seeds
-    name = f"{dataset.partition('@')[0]}@{row.size}" if row.size else dataset
-    return [Run(row.protocol, name, row.model, row.setting, seed) for seed in seeds]
+    base = dataset.partition("@")[0]
+    name = f"{base}@{row.size}" if row.size else dataset
+    place = (row.train[base], name) if row.train else (name, "")
+    return [Run(row.protocol, place[0], row.model, row.setting, seed, place[1]) for seed in seeds]
 
 
 def runs_needed(table: Table, dataset: str) -> list[Run]:

@@ -69,9 +69,26 @@ def config_of(params: Params, model: str, protocol: str) -> Config:
 
 
 def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[str]:
-    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name."""
+    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name.
+
+    Of a transfer those of them that the other dataset measures.
+
+    Raises
+    ------
+    ValueError
+        If it measures none.
+    """
     choosing = [sections[name] for name in fold.panel]
-    return expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
+    panel = expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
+    away = [section for name, section in sections.items() if "/" in name]
+    measured = [set(section.genes) for section in away]
+    kept = [gene for gene in panel if all(gene in genes for genes in measured)]
+    if not kept:
+        raise ValueError(
+            f"{params.name}: a transfer needs genes of the panel, e.g. '{panel[0]}', that the other dataset "
+            f"measures, by id; found none, there they are called e.g. '{away[0].genes[0]}'"
+        )
+    return kept
 
 
 def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
@@ -108,9 +125,10 @@ def feed_of(
     """
     params, fold = task.params, task.fold
     config, kind = config_of(params, task.model, task.protocol), method(task.model)
-    touched = {*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted}
-    everything = load_sections(params, [name for name in params.patient_of if name in touched])
-    shown = {name: section for name, section in everything.items() if name in params.with_slide}
+    touched = [*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted]
+    own = [name for name in params.patient_of if name in touched]
+    everything = load_sections(params, [*own, *(name for name in touched if "/" in name)])
+    shown = {name: s for name, s in everything.items() if "/" in name or name in params.with_slide}
     return Feed(
         params,
         shown | {section.name: section for section in new},
@@ -292,7 +310,7 @@ def predict(
 def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
     """Return the mean squared error on the validation patient; in 3d one of its sections is known."""
     names = fold.validation
-    patient = feed.params.patient_of[names[0]]
+    patient = feed.sections[names[0]].patient
     known = (feed.params.known.get(patient, names[0]),) if feed.protocol == "3d" else ()
     predicted = predict(model, feed, names, known, fabric)
     errors = [(predicted[name] - feed.truth(name)) ** 2 for name in names if name not in known]

@@ -85,7 +85,7 @@ def test_a_slide_of_the_training_scale_keeps_its_pixels(house, toy, painted):
     image = painted(640, 480)
     write_pyramid(image, house / "mine.tif", 2.0)
     new = adopt(toy, house / "mine.tif", np.array([2.0, 2.0]), 2.0)
-    assert new.title == "mine" and new.section.startswith("new/mine-") and new.patient == ""
+    assert new.title == "mine" and new.section.startswith("new-mine-") and new.patient == ""
     assert new.px.tolist() == [1, 1]
     path = paths.slide_file("toy", new.section)
     with Slide(path) as slide:

@@ -140,6 +140,7 @@ def test_a_size_that_is_missing_or_unknown_is_refused(monkeypatch, tmp_path):
 
 
 def test_a_name_without_a_size_stands_for_each():
-    assert sized("toy_hd") == ["toy_hd@8um", "toy_hd@16um", "toy_hd@55um"]
+    assert sized("toy_hd") == ["toy_hd@8um", "toy_hd@16um", "toy_hd@55um", "toy_hd@100um"]
+    assert sized("toy_hd@8um+16um") == ["toy_hd@8um", "toy_hd@16um"]
     assert sized("toy_hd@8um") == ["toy_hd@8um"] and sized("toy") == ["toy"]
     assert (load_params("toy_hd@8um").size, load_params("toy").size) == ("8um", "")

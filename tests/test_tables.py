@@ -11,6 +11,7 @@ from made import YAML
 from stlib import metrics, paths, results, scores, tables
 from stlib.models import method
 from stlib.params import load_params, sized
+from stlib.transfer import native
 
 # ---- what stands in tables/ ----------------------------------------
 
@@ -23,9 +24,9 @@ def test_every_table_names_metrics_datasets_and_reported_rows_that_exist(name):
         for column in table.metrics:
             metrics.find(column.metric)
             for dataset in table.reported_dataset:
-                if row.protocol not in load_params(sized(dataset)[0]).folds:
+                if row.protocol not in load_params(sized(dataset)[0]).folds and dataset not in row.train:
                     continue
-                for size in table.sizes if row.protocol == "hd" else [""]:
+                for size in table.sizes if row.protocol in ("hd", "transfer") else [""]:
                     reported = scores.reported(published, table, row, column, dataset, size)["reported"]
                     assert np.isnan(reported) != bool(row.reported and column.reported)
 
@@ -33,7 +34,9 @@ def test_every_table_names_metrics_datasets_and_reported_rows_that_exist(name):
 @pytest.mark.parametrize("name", tables.names())
 def test_every_row_names_a_method_and_a_variant_that_exist(name):
     for row in tables.load_table(name).rows:
-        assert row.protocol in method(row.model).PROTOCOLS, row.label
+        trained = [load_params(sized(name)[0]) for name in row.train.values()]
+        for protocol in {native(params) for params in trained} or {row.protocol}:
+            assert protocol in method(row.model).PROTOCOLS, row.label
 
 
 def test_every_published_table_of_magnet_is_declared_with_all_its_rows_and_sizes():
@@ -66,6 +69,36 @@ def test_rows_of_a_dataset_with_sizes_stand_for_each_size_of_the_table():
     assert tables.rows_for(one, "toy") == [] and tables.rows_for(two, "breast_hd@8um") == []
     assert {row.protocol for row in tables.rows_for(tables.load_table("table1"), "toy_hd")} == {"hd"}
     assert {row.protocol for row in tables.rows_for(tables.load_table("table1"), "toy")} == {"2d", "3d"}
+
+
+def test_every_published_number_of_pixnet_is_declared():
+    printed = scores.published().query("paper == 'PixNet'")
+    declared = [tables.load_table(f"pixnet_table{number}") for number in (1, 2, 3)]
+    cited = {
+        (row.reported.table, dataset, row.reported.row, column.reported)
+        for table in declared
+        for row in table.rows
+        if row.reported
+        for dataset in table.reported_dataset.values()
+        for column in table.metrics
+        if column.reported
+    }
+    assert set(zip(*(printed[name] for name in ("table", "dataset", "row", "metric")), strict=True)) == cited
+
+
+def test_a_transfer_is_trained_on_one_dataset_and_stands_for_each_size_of_another():
+    table = tables.load_table("pixnet_table2")
+    runs = [run for run in tables.runs_needed(table, "toy_hd") if run.model == "pixnet"]
+    assert runs == [
+        tables.Run("transfer", "toy_hd@100um", "pixnet", "strict", 0, to)
+        for to in ("toy_hd@8um", "toy_hd@16um")
+    ]
+    assert runs[0].folder == results.Run(*runs[0]).folder
+    assert {run.dataset for run in tables.runs_needed(table, "breast_hd")} == {"st_breast"}
+    assert tables.rows_for(table, "toy") == [] and tables.rows_for(table, "crc_hd") == []
+    third = tables.runs_needed(tables.load_table("pixnet_table3"), "toy_hd")
+    assert {run.dataset for run in third} == {"toy_hd@16um", "toy_hd@8um", "toy_hd@8um+16um"}
+    assert {run.to for run in third} == {"toy_hd@16um"}
 
 
 ABLATIONS = ["asign_table2", "asign_table3", "asign_table4", "asign_table6", "asign_table7", "asign_tables2"]
@@ -132,6 +165,11 @@ def test_the_reported_numbers_are_all_there_once():
         ),
         ("{toy: HER2}", "{toi: HER2}", "reported_dataset names dataset 'toi', .*params/ .nearest: 'toy'"),
         ("{toy: HER2}", "{toy: HER}", "the papers' 'HER', .*reported.csv .nearest: 'HER2'"),
+        (
+            "role: control",
+            "role: control, train: {toy: her2st}",
+            "row 'Mean': `train` is said of a row of the protocol transfer, .*found protocol 2d",
+        ),
         ("datasets: [toy]", "datasets: [tow]", "a row names dataset 'tow', .*params/ .nearest: 'toy'"),
     ],
 )

@@ -207,6 +207,10 @@ class PixNet(Method):
     VARIANTS = {
         "wide": {"wide": True},
         "sum": {"aggregate": "sum"},
+        "sum_scaled": {"aggregate": "sum_scaled"},
+        "resnet18": {"encoder": "resnet18.tv_in1k@hub"},
+        "vit": {"encoder": "vit_base_patch16_clip_224.laion2b@hub"},
+        "uni": {"encoder": "uni@hub"},
         "rate": {"aggregate": "rate"},
     }
     PAPER = {"2d": {"aggregate": "sum"}}
