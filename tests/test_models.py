@@ -26,7 +26,8 @@ CASES = [
     for suffix in ("", *(f"@{variant}" for variant in method(name).VARIANTS))
 ]
 SMALL = {"encoder": "test_resnet@untrained"}
-VARIANT = {"bleep@resnet50": SMALL, "magnet@uni": SMALL}  # their networks are not fetched for a test
+FETCHED = ("bleep@resnet50", "magnet@uni", "pixnet@resnet18", "pixnet@vit", "pixnet@uni")
+VARIANT = dict.fromkeys(FETCHED, SMALL)  # their networks are not fetched for a test
 BY_HEART = {  # the mean of more than one spot is not the spot; a whole slide at each step, so a coarse one
     "bleep": {"k": 1},
     "pixnet": {"halvings": 3},
