@@ -280,4 +280,4 @@ def test_a_step_of_all_sizes_reads_the_first_and_depends_on_each(monkeypatch):
     asked = []
     monkeypatch.setattr(results.fingerprint, "data_hash", lambda names, registered: asked.append(names))
     _ = run.inputs
-    assert asked == [["toy_hd@8um", "toy_hd@16um", "toy_hd@55um"]]
+    assert asked == [["toy_hd@8um", "toy_hd@16um", "toy_hd@55um", "toy_hd@100um"]]

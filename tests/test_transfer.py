@@ -35,10 +35,10 @@ def section(size_um=100.0, pitch_um=200.0, shape="circle", um_per_px=2.0, genes=
 def test_sizes_of_one_dataset_keep_its_folds_by_hand():
     trained = [load_params(name) for name in sized("toy_hd@8um+16um")]
     fold = transfer_folds(trained, load_params("toy_hd@55um"))[0]
-    assert fold.train == ("P2", "P3", "toy_hd@16um/P2", "toy_hd@16um/P3")
-    assert fold.validation == ("P4", "toy_hd@16um/P4")
-    assert fold.test == ("toy_hd@55um/P1",)
-    assert fold.panel == fold.counted == ("P2", "P3", "P4") and fold.known == ()
+    assert fold.train == ("P3", "P4", "P5", *(f"toy_hd@16um/{name}" for name in ("P3", "P4", "P5")))
+    assert fold.validation == ("P6", "toy_hd@16um/P6")
+    assert fold.test == ("toy_hd@55um/P1", "toy_hd@55um/P2")
+    assert fold.panel == fold.counted == ("P3", "P4", "P5", "P6") and fold.known == ()
 
 
 @pytest.mark.parametrize(
