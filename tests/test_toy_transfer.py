@@ -5,31 +5,33 @@ import pytest
 
 from stlib.paths import ROOT
 
-PATIENTS = pd.read_csv(ROOT / "results" / "toy_hd" / "pixnet_table2.patients.csv")  # a fold is a patient
-CROPS = ["stnet", "egn", "bleep", "triplex", "histogene"]  # what they see of a location is cut around it
+PATIENTS = pd.read_csv(ROOT / "results" / "toy_hd" / "pixnet_table2.patients.csv")
 
 
-def scores(size: str, metric: str) -> pd.DataFrame:
-    """Return patients x models."""
-    found = PATIENTS[(PATIENTS["size"] == size) & (PATIENTS["metric"] == metric)]
+def errors(size: str) -> pd.DataFrame:
+    """Return the squared errors, patients x models."""
+    found = PATIENTS[(PATIENTS["size"] == size) & (PATIENTS["metric"] == "mse")]
     return found.pivot(index="unit", columns="model", values="value")
 
 
-def test_at_16_um_pixnet_beats_the_training_mean_in_each_fold_and_what_crops_on_average():
-    errors = scores("16um", "mse")
-    assert (errors["pixnet"] < errors["mean"]).all()
-    for model in CROPS:
-        assert errors["pixnet"].mean() < errors[model].mean(), model
+@pytest.mark.parametrize("size", ["8um", "16um"])
+def test_pixnet_beats_the_training_mean_on_all_slides_but_one(size):
+    """On P2 the ridge loses to the mean, too: what slides say of the level of genes is wrong there."""
+    found = errors(size)
+    assert (found.drop("P2")["pixnet"] < found.drop("P2")["mean"]).all()
+    assert (found.loc["P2", ["pixnet", "ridge", "stnet", "eggn"]] > found.loc["P2", "mean"]).all()
+    assert found["pixnet"].mean() < found["mean"].mean()
 
 
-def test_at_8_um_pixnet_beats_the_training_mean_on_average():
-    """Not in P4, as EGN, EGGN and SGN do not: the level of its genes is another one, see the README."""
-    errors = scores("8um", "mse")
-    assert errors["pixnet"].mean() < errors["mean"].mean()
-    assert (errors.drop("P4")["pixnet"] < errors.drop("P4")["mean"]).all()
+def test_pixnet_against_what_crops():
+    """The README says it: better than ST-Net, HisToGene and BLEEP at each size, never than EGN."""
+    for size in ("8um", "16um"):
+        mean = errors(size).mean()
+        assert (mean["pixnet"] < mean[["stnet", "histogene", "bleep"]]).all()
+        assert mean["pixnet"] > mean["egn"]
 
 
 @pytest.mark.parametrize("size", ["8um", "16um"])
 def test_nobody_beats_the_oracle(size):
-    errors = scores(size, "mse")
-    assert errors.lt(errors["oracle"], axis=0).sum().sum() == 0
+    found = errors(size)
+    assert found.lt(found["oracle"], axis=0).sum().sum() == 0
