@@ -100,7 +100,7 @@ def thinned_log_proportion(counts: np.ndarray, share: float) -> np.ndarray:
     Examples
     --------
     >>> thinned_log_proportion(np.array([[0, 400, 0]]), 0.01).round(3)
-    array([[-1.946, -0.415, -1.946]], dtype=float32)
+    array([[-1.946, -0.416, -1.946]], dtype=float32)
     """
     if share == 1:
         return log_proportion(counts)
