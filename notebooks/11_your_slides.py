@@ -101,7 +101,7 @@ else:
 # The mean look of its spots, against that of the training sections, in standard deviations of a spot. The
 # measure for *far* is how far each training patient lies from the others.
 
-# %% tags=["nbval-check-output"]
+# %%
 learned = {name: training[name] for name in (*fold.train, *fold.validation)}
 alike = slide_predictions.compare(params, section, learned)
 for likeness in alike:
