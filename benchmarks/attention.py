@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stlib import layers
-from stlib.results import peak_memory_mb
+from stlib.machine import peak_memory_mb
 
 LOCATIONS, WIDTH, HEADS = 6000, 512, 8
 

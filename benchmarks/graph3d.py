@@ -15,8 +15,8 @@ import shapely
 from tqdm import tqdm
 
 from stlib import paths
+from stlib.machine import device, peak_memory_mb
 from stlib.overlap import contours
-from stlib.results import device, peak_memory_mb
 from stlib.stack import overlap_graph, stack_graph
 
 SECTIONS, PITCH_PX, JITTER_PX, RADIUS_PX, WIDTH = 10, 300, 10, 112, 1024

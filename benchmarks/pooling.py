@@ -27,9 +27,9 @@ from stlib import paths
 from stlib.batch import Shape
 from stlib.footprints import Footprints, footprints
 from stlib.genemaps import predict_slide
+from stlib.machine import device, peak_memory_mb
 from stlib.models import build, configure
 from stlib.pooling import as_tensor, pooled, pooling
-from stlib.results import device, peak_memory_mb
 from stlib.slide import write_pyramid
 from stlib.tiles import Tiles
 from stlib.windows import halved_size

@@ -26,8 +26,8 @@ from stlib.bin_folder import BinFolder, folder_name
 from stlib.bins import COLUMNS, format_names
 from stlib.datasets import visium_hd
 from stlib.locations import lay_out
+from stlib.machine import device, peak_memory_mb
 from stlib.params import Params, load_params
-from stlib.results import device, peak_memory_mb
 from stlib.sections import write_section
 from stlib.tenx import Matrix
 

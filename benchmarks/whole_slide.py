@@ -22,9 +22,9 @@ from tqdm import tqdm
 from stlib import paths
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
+from stlib.machine import device, peak_memory_mb
 from stlib.models import Method, build, method
 from stlib.params import Params, load_params
-from stlib.results import device, peak_memory_mb
 from stlib.sections import Section, load_sections
 from stlib.slide import Slide, write_pyramid
 from stlib.train import FED, config_of

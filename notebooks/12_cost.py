@@ -14,7 +14,8 @@ from IPython.display import Markdown, display
 
 from stlib import cost, paths, render, show
 from stlib.cell import parameters
-from stlib.results import Run, device
+from stlib.machine import device
+from stlib.results import Run
 from stlib.tables import absences, load_costs
 
 # %% tags=["parameters"]

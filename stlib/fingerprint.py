@@ -16,14 +16,8 @@ from stlib import paths
 from stlib.params import Params
 
 PACKAGE = Path(__file__).parent
-DESCRIPTIVE = {
-    "title",
-    "notes",
-    "showcase",
-    "expect",
-    "same_tissue_group",
-    "absent",
-}  # no run computes with them
+# no run computes with these
+DESCRIPTIVE = {"title", "notes", "showcase", "expect", "same_tissue_group", "absent"}
 
 
 def file_hash(path: Path) -> str:

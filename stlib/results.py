@@ -11,24 +11,23 @@ computes is not what it computed with.
 
 import json
 import os
-import platform
-import resource
 import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from stlib import fingerprint, paths, scales, transfer
+from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import Fold, folds
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
+from stlib.tables import Run as Key
 
 NOTEBOOK = {
     "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
@@ -47,7 +46,6 @@ CONTROLS = {
 }
 DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures reads
 MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
-VERSIONS = ("stlib", "numpy", "scipy", "torch", "torch-geometric", "timm", "scikit-learn", "SimpleITK")
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,9 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where the run is kept."""
-        base = paths.RUNS / self.step / self.dataset
-        base = base / self.model / f"{self.setting}-s{self.seed}" if self.model else base
-        return base / f"to-{self.to}" if self.to else base
+        if not self.model:
+            return paths.RUNS / self.step / self.dataset
+        return Key(self.step, self.dataset, self.model, self.setting, self.seed, self.to).folder
 
     @property
     def record(self) -> Path:
@@ -195,7 +193,7 @@ class Run:
     def _behind_tables(self, names: Iterable[str]) -> str:
         tables = [load_table(name) for name in names]
         stamps = [Run(*key).stamp for table in tables for key in runs_needed(table, self.dataset)]
-        shown = self.params.notes, self.params.showcase
+        shown = self.params.notes, self.params.showcase, self.params.absent
         return fingerprint.text_hash(stamps, *(_declared_in(name) for name in names), shown)
 
     @property
@@ -324,8 +322,7 @@ class Run:
             "recipe": self.recipe,
             "source": self.source,
             "parameters": uses,
-            "versions": {name: metadata.version(name) for name in VERSIONS}
-            | {"python": platform.python_version()},
+            "versions": versions(),
             "device": device(),
             "seconds": round(time.perf_counter() - self.started, 1),
             "peak_memory_mb": peak_memory_mb(),
@@ -341,24 +338,6 @@ class Run:
 def _declared_in(table: str) -> list[str]:
     """Return the hashes of a table's declaration and of what is reported."""
     return [fingerprint.file_hash(paths.TABLES / name) for name in (f"{table}.yaml", "reported.csv")]
-
-
-def peak_memory_mb() -> int:
-    """Return the largest resident size of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KB on Linux, bytes on macOS
-    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def device() -> str:
-    """Return what computes here, in words."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        return sys.modules["torch"].cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or not x86
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 def main() -> int:

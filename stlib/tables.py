@@ -106,7 +106,7 @@ class Costs(Declared):
 
 
 class Run(NamedTuple):
-    """Which run; the folder is that of `stlib.results.Run`."""
+    """Which run of a model; `stlib.results.Run` is the run itself."""
 
     protocol: str
     dataset: str

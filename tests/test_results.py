@@ -281,3 +281,11 @@ def test_a_step_of_all_sizes_reads_the_first_and_depends_on_each(monkeypatch):
     monkeypatch.setattr(results.fingerprint, "data_hash", lambda names, registered: asked.append(names))
     _ = run.inputs
     assert asked == [["toy_hd@8um", "toy_hd@16um", "toy_hd@55um", "toy_hd@100um"]]
+
+
+def test_a_table_depends_on_what_stands_under_it():
+    """Why a method is absent, or a note: no run computes with it, and the caption says it."""
+    run, told = Run("tables", "toy", "table1"), Run("tables", "toy", "table1")
+    changed = run.params.model_copy(update={"absent": {"egn": "another reason"}})
+    told.__dict__["params"] = changed
+    assert told.inputs != run.inputs
