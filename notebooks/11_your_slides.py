@@ -14,6 +14,7 @@ from IPython.display import display
 
 from stlib import figures, metrics, paths, show, slide_maps, slide_predictions
 from stlib.cell import parameters
+from stlib.checkpoint import state_hash
 from stlib.genemaps import write_maps
 from stlib.new_slide import adopt, beside, known_section, locations, sampled, scale_of, training_scale
 from stlib.results import Run
@@ -114,7 +115,7 @@ for likeness in alike:
 feed = feed_of(task, (section,), aligned)
 values = predict(trained, feed, (*shown_to_it, section.name), shown_to_it, fabric)[section.name]
 name = "-".join([new.title, p.model, *shown_to_it])
-weights = slide_predictions.weights_hash(trained)
+weights = state_hash(trained)
 about = {
     "model": p.model, "protocol": protocol, "trained_on": list(learned), "seed": p.seed,
     "weights": weights, "shown": list(shown_to_it), "likeness": [str(likeness) for likeness in alike],
@@ -136,7 +137,7 @@ print(table)
 
 # %%
 if params.sample is not None:
-    target = run.folder / f"{Path(new.section).name}-{weights[:8]}.zarr"  # of this slide, by this model
+    target = run.folder / f"{new.section}-{weights[:8]}.zarr"  # of this slide, by this model
     store = slide_predictions.predict_whole(trained, params, every, section, target)
     print(target.relative_to(paths.OUT))
     drawn[f"{name}-whole"] = slide_maps.whole(params, every, store, shown)

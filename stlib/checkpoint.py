@@ -3,6 +3,7 @@
 Nothing is ever unpickled. A file is whole or absent: it is written under another name, flushed and renamed.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,12 @@ def _load(path: Path, saved: dict[str, torch.Tensor], model: torch.nn.Module) ->
                     "(another panel or configuration?)"
                 ) from error
         raise
+
+
+def state_hash(model: torch.nn.Module) -> str:
+    """Return the SHA-256 of what a model has learned: names, shapes and values of its state."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(repr((name, tuple(value.shape))).encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

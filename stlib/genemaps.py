@@ -19,6 +19,7 @@ import torch
 import zarr
 from tqdm import tqdm
 
+from stlib.checkpoint import state_hash
 from stlib.fingerprint import kept_hash
 from stlib.footprints import pixel_counts
 from stlib.models import Method
@@ -149,9 +150,8 @@ def write_maps(
 def digest(model: Method, tiles: Tiles) -> str:
     """Return a hash of all that the prediction of a slide depends on."""
     found = hashlib.sha256(kept_hash(tiles.path).encode())
-    found.update(repr((model.config, model.shape, tiles.halvings, tiles.prints.shape)).encode())
-    for value in model.state_dict().values():
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    seen = model.config, model.shape, state_hash(model), tiles.halvings, tiles.prints.shape
+    found.update(repr(seen).encode())
     for values in (tiles.prints.centre, tiles.prints.half):
         found.update(np.ascontiguousarray(values).tobytes())
     return found.hexdigest()

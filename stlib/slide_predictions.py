@@ -4,7 +4,6 @@ Of each location an AnnData row: scanpy and squidpy draw it on the slide at once
 where a dataset keeps a sample of them, a Zarr array (`stlib.wholeslide`, `stlib.genemaps`).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,11 +146,3 @@ def write_table(path: Path, table: "anndata.AnnData") -> Path:
     with paths.replacing(path) as temporary:
         table.write_h5ad(temporary, compression="gzip")
     return path
-
-
-def weights_hash(model: Method) -> str:
-    """Return a hash of what a model has learned."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()

@@ -4,7 +4,6 @@ A tile takes along whatever its predictions depend on, as far as the model's rea
 on how the slide is cut. A tile is one chunk, which appears whole: where it stands, a later call goes on.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import zarr
 from tqdm import tqdm
 
 from stlib.array_tiles import TileFeed, Tiles
+from stlib.checkpoint import state_hash
 from stlib.models import Method, Reach
 from stlib.params import Params
 from stlib.sections import Section
@@ -111,14 +111,11 @@ def predict_slide(
 
 def _about(model: Method, tiles: Tiles) -> dict[str, Any]:
     """Return what the predictions of a slide depend on."""
-    weights = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        weights.update(name.encode() + value.cpu().numpy().tobytes())
     return {
         "dataset": tiles.params.name,
         "section": tiles.section.name,
         "model": type(model).__name__,
-        "weights": weights.hexdigest(),
+        "weights": state_hash(model),
         "genes": list(model.shape.panel),
         "origin": tiles.origin.tolist(),
         "side": tiles.side,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stlib.checkpoint import load_checkpoint, save_checkpoint
+from stlib.checkpoint import load_checkpoint, save_checkpoint, state_hash
 
 
 def trained(seed=0, width=3):
@@ -50,3 +50,15 @@ def test_a_damaged_checkpoint(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="not a readable checkpoint.*Delete it"):
         load_checkpoint(path, model, optimiser, "m")
+
+
+def test_the_hash_of_a_state_is_of_all_that_was_learned(tmp_path):
+    model, optimiser = trained()
+    save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "m"})
+    again, _ = trained(seed=1)
+    assert state_hash(again) != state_hash(model)
+    load_checkpoint(tmp_path / "a.safetensors", again, None, "m")
+    assert state_hash(again) == state_hash(model)
+    flat, tall = torch.nn.Conv1d(1, 6, 1, bias=False), torch.nn.Conv1d(6, 1, 1, bias=False)
+    tall.weight.data = flat.weight.data.reshape(1, 6, 1)
+    assert state_hash(tall) != state_hash(flat)  # the same numbers in another shape
