@@ -98,13 +98,6 @@ def _halve(band: np.ndarray) -> np.ndarray:
 class Slide:
     """A pyramid opened for reading; a context manager.
 
-    Parameters
-    ----------
-    path
-        The file.
-    um_per_px
-        Scale, or along x and y (2,), if the file is not to be asked for it.
-
     Attributes
     ----------
     size_px
@@ -120,15 +113,13 @@ class Slide:
         If it is truncated, or has no scale.
     """
 
-    def __init__(self, path: Path, um_per_px: float | np.ndarray | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = Path(path)
         with file_errors(self.path):  # OpenSlide hashes the last level, which ends the file
             self._slide = openslide.OpenSlide(path)
         self.size_px = np.array(self._slide.dimensions)
         scale = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        if um_per_px is not None:
-            scale = np.broadcast_to(um_per_px, 2)
-        elif None in scale:
+        if None in scale:
             self._slide.close()
             remedy = "write it with write_pyramid"
             raise ValueError(f"{path}: a slide tells its um per px in resolution tags, found none; {remedy}")

@@ -171,8 +171,10 @@ def section_of(
     allowed_empty
         Section -> spots whose counts may all be zero.
     content
-        The other fields of `Section`.
+        The other fields of `Section`. Where `array` is None, columns and rows are the places in pitches.
     """
+    if content["array"] is None:
+        content["array"] = content["position"] * content["um_per_px"] / params.spot.pitch_um
     made = Section(
         name=name,
         patient=params.patient_of[name],

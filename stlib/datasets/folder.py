@@ -98,8 +98,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     if um_per_px is None:
         um_per_px = _of_slide(params, folder, section)
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
-    array = found.position * um_per_px / params.spot.pitch_um if found.array is None else found.array
-    content = found._asdict() | {"array": array, "um_per_px": um_per_px, "size_px": size_px}
+    content = found._asdict() | {"um_per_px": um_per_px, "size_px": size_px}
     return section_of(params, section, str(path), options.empty_spots, **content)
 
 

@@ -21,6 +21,7 @@ from stlib.sections import Section
 from stlib.visium import is_hexagonal, pitch_of
 
 SCALES_DIFFER = 0.01  # stated against measured, before it is reported
+OTHER_SPOTS = 0.1  # the same, beyond which the metadata tell of other spots
 
 
 class Options(Record):
@@ -87,8 +88,6 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         from stlib.images import image_size
 
         size_px = np.array(image_size(image(params, folder, section)))
-    if array is None:
-        array = found.position * um_per_px / params.spot.pitch_um
     content = found._asdict() | {"array": array, "um_per_px": um_per_px, "size_px": size_px}
     return section_of(params, section, str(path), options.empty_spots, **content)
 
@@ -103,7 +102,7 @@ def _scale(about: Path, array: np.ndarray | None, position: np.ndarray) -> np.nd
         requirement = "JSON with the number pixel_size_um_estimated"
         raise ValueError(f"{about}: {requirement}; found {error!r}. Fetch the file again") from error
     measured = np.nan if array is None else apart / pitch_of(array, position, is_hexagonal(array)).mean()
-    if not np.isfinite(measured) or abs(measured / stated - 1) > 0.1:  # the metadata tell of other spots
+    if not np.isfinite(measured) or abs(measured / stated - 1) > OTHER_SPOTS:
         return np.full(2, stated)
     if abs(measured / stated - 1) > SCALES_DIFFER:
         warnings.warn(
