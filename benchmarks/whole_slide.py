@@ -27,7 +27,7 @@ from stlib.models import Method, build, method
 from stlib.params import Params, load_params
 from stlib.sections import Section, load_sections
 from stlib.slide import Slide, write_pyramid
-from stlib.train import FED, config_of
+from stlib.task import FED, config_of
 from stlib.wholeslide import predict_slide
 
 DATASET, SECTION, MODEL = "toy_hd@8um", "P1", "magnet"

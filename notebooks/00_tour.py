@@ -16,7 +16,8 @@ from stlib.expression import log_proportion, panel_counts
 from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.splits import folds
-from stlib.train import Task, panel_of, train_fold
+from stlib.task import Task, panel_of
+from stlib.train import train_fold
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/

@@ -20,7 +20,8 @@ from stlib.new_slide import adopt, beside, known_section, locations, sampled, sc
 from stlib.results import Run
 from stlib.sections import load_sections
 from stlib.splits import whole
-from stlib.train import Task, feed_of, learn, predict
+from stlib.task import Task, feed_of
+from stlib.train import learn, predict
 
 # %% tags=["parameters"]
 dataset: str = "toy"  # a file in params/: the model is trained on it

@@ -31,7 +31,7 @@ from stlib.params import Params
 from stlib.sections import load_sections
 from stlib.splits import folds
 from stlib.tables import CostRow
-from stlib.train import FED, panel_of
+from stlib.task import FED, panel_of
 
 SMALL = (2, 4, 8)  # locations in the steps that a CPU takes
 MOST_GFLOP = 100.0  # of a step that a CPU takes as it is

@@ -9,7 +9,7 @@ import pandas as pd
 from stlib import scales
 from stlib.models import Config, method
 from stlib.results import Run
-from stlib.train import config_of
+from stlib.task import config_of
 
 
 def reductions(runs: list[Run]) -> list[str]:

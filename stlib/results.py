@@ -250,7 +250,7 @@ class Run:
     @property
     def config(self) -> Any:
         """The settings of the run's model."""
-        from stlib.train import config_of
+        from stlib.task import config_of
 
         return config_of(self.params, self.model, self.protocol)
 
@@ -264,7 +264,8 @@ class Run:
         pandas.DataFrame
             One row per fold, stage and epoch: loss, validation error, seconds.
         """
-        from stlib.train import Task, train_fold
+        from stlib.task import Task
+        from stlib.train import train_fold
 
         if self.complete():
             return load_predictions(self.predictions), pd.read_csv(self.history)

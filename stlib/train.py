@@ -8,8 +8,6 @@ there. Predictions are returned; nothing is scored here.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,77 +16,14 @@ import torch
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
-from stlib import expression
-from stlib.alignment import Registration
 from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
 from stlib.feed import Feed
 from stlib.fingerprint import text_hash
-from stlib.models import Config, Method, build, configure, method, trainable
-from stlib.params import Params
+from stlib.models import Method, build, trainable
 from stlib.predictions import Predictions
-from stlib.sections import Section, load_sections
+from stlib.sections import Section
 from stlib.splits import Fold
-
-FED = (  # settings that feed a model
-    *("batch_size", "frozen", "intra", "cross", "known_train", "known_test", "permuted"),
-    *("window_px", "halvings"),
-)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One fold for one model: what is trained, on what, and where its state is kept."""
-
-    params: Params
-    fold: Fold
-    model: str  # with @variant, if any
-    protocol: str
-    seed: int
-    folder: Path  # of the checkpoints
-    recipe: str  # fingerprint; a checkpoint of another recipe is not resumed
-
-    def about(self, stage: str) -> dict[str, Any]:
-        """Return what a checkpoint of a stage must say to be resumed."""
-        return {
-            "model": self.model,
-            "fold": self.fold.name,
-            "stage": stage,
-            "seed": self.seed,
-            "recipe": self.recipe,
-        }
-
-    def checkpoint(self, stage: str) -> Path:
-        """Return where the state of a stage is kept."""
-        return self.folder / f"{self.fold.name}.{stage}.safetensors"
-
-
-def config_of(params: Params, model: str, protocol: str) -> Config:
-    """Return a model's settings under a protocol, with the dataset's overrides and its limit on epochs."""
-    overrides = params.overrides.get(model.split("@")[0], {})
-    return configure(model, protocol, **overrides).limited(params.training.max_epochs)
-
-
-def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[str]:
-    """Return the genes of a fold, chosen on the sections that may choose them, and those added by name.
-
-    Of a transfer those of them that the other dataset measures.
-
-    Raises
-    ------
-    ValueError
-        If it measures none.
-    """
-    choosing = [sections[name] for name in fold.panel]
-    panel = expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
-    away = [section for name, section in sections.items() if "/" in name]
-    measured = [set(section.genes) for section in away]
-    kept = [gene for gene in panel if all(gene in genes for genes in measured)]
-    if not kept:
-        raise ValueError(
-            f"{params.name}: a transfer needs genes of the panel, e.g. '{panel[0]}', that the other dataset "
-            f"measures, by id; found none, there they are called e.g. '{away[0].genes[0]}'"
-        )
-    return kept
+from stlib.task import Task, config_of, feed_of
 
 
 def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
@@ -107,41 +42,6 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     feed = feed_of(task)
     model, history, fabric = learn(task, feed)
     return _predictions(model, feed, task.fold, fabric), history, model
-
-
-def feed_of(
-    task: Task, new: tuple[Section, ...] = (), aligned: dict[str, Registration] | None = None
-) -> Feed:
-    """Return what makes the batches of a fold.
-
-    Parameters
-    ----------
-    task
-        The fold and the model.
-    new
-        Sections that are in no dataset, and of which nothing was measured, to be predicted.
-    aligned
-        Of a stack with new sections: how it is aligned, see `Feed`.
-    """
-    params, fold = task.params, task.fold
-    config, kind = config_of(params, task.model, task.protocol), method(task.model)
-    touched = [*fold.train, *fold.validation, *fold.test, *fold.known, *fold.panel, *fold.counted]
-    own = [name for name in params.patient_of if name in touched]
-    everything = load_sections(params, [*own, *(name for name in touched if "/" in name)])
-    shown = {name: s for name, s in everything.items() if "/" in name or name in params.with_slide}
-    return Feed(
-        params,
-        shown | {section.name: section for section in new},
-        panel_of(params, fold, everything),
-        unit=kind.UNIT,
-        needs=kind.needs(config),
-        protocol=task.protocol,
-        hidden=(*(name for name in fold.test if name not in fold.known), *(section.name for section in new)),
-        measured=fold.known,
-        counted=[everything[name] for name in fold.counted],
-        aligned=aligned,
-        **{name: getattr(config, name) for name in FED},
-    )
 
 
 def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:

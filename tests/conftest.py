@@ -104,7 +104,8 @@ def chain(monkeypatch, tmp_path):
         from stlib.features import features, patches
         from stlib.registration import register_dataset
         from stlib.splits import folds
-        from stlib.train import Task, train_fold
+        from stlib.task import Task
+        from stlib.train import train_fold
 
         monkeypatch.setattr(paths, "DATA", tmp_path / "house")
         folder = datasets.raw_folder(params, str(raw))

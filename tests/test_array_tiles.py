@@ -10,7 +10,7 @@ from stlib.feed import Feed
 from stlib.lattice import lattice
 from stlib.models import build, method
 from stlib.sections import load_sections
-from stlib.train import FED, config_of
+from stlib.task import FED, config_of
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from stlib import bench
 from stlib.bench import Allocated, Bench
 from stlib.splits import folds
 from stlib.tables import CostRow
-from stlib.train import config_of
+from stlib.task import config_of
 
 
 def test_bytes_are_those_of_the_tensors_alive():

@@ -6,7 +6,7 @@ from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.models import build, configure
 from stlib.models.egn import CSRA, Bridge
-from stlib.train import config_of
+from stlib.task import config_of
 
 SMALL = {"patch_px": 8, "token_px": 4, "width": 8, "depth": 4, "heads": 2, "head_width": 4, "hidden": 8,
          "k": 3, "bridge_heads": 2, "bridge_width": 2, "score_width": 4}  # fmt: skip

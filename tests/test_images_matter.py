@@ -9,7 +9,8 @@ from stlib.metrics import pcc_per_gene
 from stlib.models import Method, method, names
 from stlib.sections import load_sections
 from stlib.splits import folds
-from stlib.train import Task, train_fold
+from stlib.task import Task
+from stlib.train import train_fold
 
 LEARNED = [name for name in names() if method(name).loss is not Method.loss]
 

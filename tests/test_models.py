@@ -16,7 +16,7 @@ from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.losses import seen
 from stlib.models import Method, build, configure, method, names, trainable
-from stlib.train import FED, config_of
+from stlib.task import FED, config_of
 
 CASES = [
     (name + suffix, protocol)

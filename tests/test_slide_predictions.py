@@ -14,7 +14,8 @@ from stlib.models import build, configure
 from stlib.new_slide import NewSlide, beside, known_section
 from stlib.sections import load_sections
 from stlib.splits import whole
-from stlib.train import Task, feed_of, learn, predict
+from stlib.task import Task, feed_of
+from stlib.train import learn, predict
 
 
 @pytest.fixture(scope="module")

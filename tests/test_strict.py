@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from stlib import datasets, paths, train
+from stlib import datasets, paths, task
 from stlib.models import method, names
 from stlib.params import load_params
 from stlib.registration import register_dataset
 from stlib.sections import Cells, load_sections
 from stlib.splits import folds
-from stlib.train import Task, train_fold
+from stlib.task import Task
+from stlib.train import train_fold
 
 CASES = [
     (name, protocol)
@@ -153,7 +154,7 @@ def test_counts_of_a_hidden_slide_cannot_change_a_prediction(toy_hd, monkeypatch
         counts = sparse.csr_matrix(other_counts(section.counts, rng))
         return found | {other_slide: replace(section, counts=counts, cells=cells)}
 
-    monkeypatch.setattr(train, "load_sections", corrupted)
+    monkeypatch.setattr(task, "load_sections", corrupted)
     other = train_fold(Task(params, fold, "magnet", "hd", 0, tmp_path / "other", "recipe"))[0]
     same = other.genes.tolist() == true.genes.tolist()
     same = same and other.prediction.tobytes() == true.prediction.tobytes()

@@ -20,8 +20,9 @@ from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.layers import cosine_decay
 from stlib.models import build, configure
-from stlib.splits import Fold, folds
-from stlib.train import Task, panel_of, train_fold
+from stlib.splits import Fold
+from stlib.task import Task
+from stlib.train import train_fold
 
 EPOCHS = 4
 SMALL = {
@@ -240,18 +241,6 @@ def test_the_rate_follows_the_models_schedule(toy, tmp_path, begun):
     assert factors[-1] == pytest.approx(
         0.01 + 0.99 * (1 - 2**-0.5) / 2
     )  # by hand: cos(3 pi / 4) = -1 / sqrt 2
-
-
-def test_a_marker_is_added_to_the_panel_by_name(toy, toy_sections):
-    fold = folds(toy, "2d")[0]
-    plain = panel_of(toy, fold, toy_sections)
-    rare = next(gene for gene in toy_sections["P1-1"].genes if gene not in plain)
-    panel = toy.panel.model_copy(update={"add": [plain[3], str(rare)]})
-    assert panel_of(toy.model_copy(update={"panel": panel}), fold, toy_sections) == [*plain, rare]
-
-
-def test_the_limit_of_a_dataset_on_epochs_counts(toy):
-    assert train.config_of(small(toy, max_epochs=2), "asign", "2d").epochs == 2
 
 
 # ---- predictions -------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from stlib.predictions import Predictions
 from stlib.results import Run
 from stlib.sections import Section, load_sections, whose
 from stlib.splits import folds
-from stlib.train import Task, panel_of, train_fold
+from stlib.task import Task, panel_of
+from stlib.train import train_fold
 from stlib.transfer import transfer_folds, views
 
 
