@@ -15,7 +15,8 @@ preparation            `expression`, `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
                        `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)
-one protocol for all   `splits` (folds), `batch` and `feed` (what a model is fed), `train`, `checkpoint`
+one protocol for all   `splits` (folds), `task` (one fold, one model), `batch`, `feed` and `dense_feed` (what
+                       it is fed), `train`, `checkpoint`, `transfer` and `scales` (to other locations)
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
 slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid` (its locations), `likeness`
@@ -24,10 +25,10 @@ dense maps             `footprints` (what locations cover), `pooling` (their sum
                        `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
-                       `cell` (the parameters of a notebook)
+                       `machine` (where), `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what a step costs      `bench` (measures), `cost` (its table)
 figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
-pages                  `show`, `rendered` (for browsing)
+pages                  `show`, `rendered` (for browsing), `site` (all of them, linked)
 """

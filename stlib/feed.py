@@ -4,26 +4,23 @@ For training the batches are shuffled and augmented; whole, each location comes 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stlib import expression, features, windows
+from stlib import expression, features
 from stlib.alignment import Registration, load_registration
 from stlib.batch import Batch, Shape, hide, subset
 from stlib.blocks import kd_blocks
+from stlib.dense_feed import DenseFeed
 from stlib.fields import another, section_fields, stack_fields
 from stlib.fingerprint import text_hash
-from stlib.known import FIELDS, known_fields
-from stlib.kriging import gene_covariance
+from stlib.known import FIELDS, Covariances, known_fields
 from stlib.losses import seen
 from stlib.params import Params
-from stlib.paths import slide_file
 from stlib.records import nearest
-from stlib.sections import Section, whose
-from stlib.tiles import Tiles
+from stlib.sections import Section
 from stlib.transfer import views
 
 UNITS = ("spot", "section", "stack", "window")
@@ -93,9 +90,10 @@ class Feed:
         self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
         self.intra, self.cross = intra, cross
         self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
-        self.window_px, self.halvings = window_px, halvings
         self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
+        self.covariances = Covariances(self.counted, panel)
         self.aligned = aligned
+        self.dense = DenseFeed(params, self.views, permuted, batch_size, window_px, halvings)
         self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
         self.order = {name: index for index, name in enumerate(sections)}
         patients = list(dict.fromkeys(section.patient for section in sections.values()))
@@ -138,7 +136,7 @@ class Feed:
             rows = torch.arange(len(batch.row))
             size = self.batch_size if self.unit == "spot" else len(rows)
             if self.unit == "window":
-                batch.tiles = self._tiles(group[0])
+                batch.tiles = self.dense.tiles(group[0])
             for part in rows.split(size):
                 yield self._with_patches(subset(batch, part))
 
@@ -151,7 +149,10 @@ class Feed:
         `stlib.windows`.
         """
         if self.unit == "window":
-            yield from self._windows(tuple(names), generator)
+            names = tuple(names)
+            batch = self._group(names)
+            batch.known = torch.zeros(len(batch.row), dtype=torch.bool)
+            yield from self.dense.training(batch, names, generator)
             return
         groups = self._grouped(names)
         for index in torch.randperm(len(groups), generator=generator).tolist():
@@ -179,47 +180,6 @@ class Feed:
         for name in names:
             stacks.setdefault(self.sections[name].patient, []).append(name)
         return [tuple(sorted(stack, key=lambda name: self.sections[name].layer)) for stack in stacks.values()]
-
-    def _windows(self, names: tuple[str, ...], generator: torch.Generator) -> Iterator[Batch]:
-        """Yield batches of windows that hold each location once, turned and mirrored at random."""
-        batch = self._group(names)
-        batch.known = torch.zeros(len(batch.row), dtype=torch.bool)
-        places, before = [], 0
-        for name in names:
-            tiles = self._tiles(name)
-            cover = windows.cover(tiles.prints, self.window_px, generator)
-            places += [(tiles, window, before) for window in cover]
-            before += len(tiles.prints)
-        for block in torch.randperm(len(places), generator=generator).split(self.batch_size):
-            rows, parts = [], []
-            for tiles, window, before in (places[index] for index in block.tolist()):
-                part = windows.cut(
-                    tiles.path, tiles.size_px, tiles.prints, window, self.window_px, tiles.halvings
-                )
-                view = int(torch.randint(8, (), generator=generator))
-                parts.append(windows.turned(*part, view % 4, view > 3))
-                rows.append(torch.from_numpy(window.rows + before))
-            found = subset(batch, torch.cat(rows))
-            found.window, found.pool = windows.joined(parts)
-            yield found
-
-    def _tiles(self, name: str) -> Tiles:
-        """Return the slide of a section, and what its locations cover."""
-        section, halvings = self.sections[name], self._halvings(name)
-        size = windows.halved_size(section.size_px, halvings)
-        prints = windows.section_footprints(section, halvings, self.permuted)
-        return Tiles(slide_file(*whose(self.params, name)), size, prints, halvings)
-
-    def _halvings(self, name: str) -> int:
-        """Return how often the slide of a section is halved."""
-        halvings = self.halvings + self.views[name].halved
-        if halvings < 0:
-            raise ValueError(
-                f"{name}: no image is enlarged, so a slide is halved 0 times or more until its pixels are as "
-                f"wide as at home; found {halvings} times. Raise `halvings` in the overrides of "
-                f"{self.params.name}, now {self.halvings}"
-            )
-        return halvings
 
     def _draw_known(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labelled = seen(batch.expression)
@@ -280,7 +240,7 @@ class Feed:
                 self.intra, permuted=self.permuted, share=self.views[name].share,
             )  # fmt: skip
             if "window" in self.needs:
-                fields |= windows.location_fields(section, self._halvings(name), self.permuted)
+                fields |= self.dense.fields(name)
             fields["section"] = torch.full((len(section),), self.order[name])
             fields["patient"] = torch.full((len(section),), self.patients[section.patient])
             self._parts[name] = fields
@@ -302,31 +262,12 @@ class Feed:
         known = batch.known
         labelled = int(seen(batch.expression).sum())
         key = names, tuple(batch.section[known].unique().tolist()), int(known.sum()), labelled
-        fields = self._known.get(key) or known_fields(batch, self.needs, self._covariance(batch))
+        patient = self.sections[names[0]].patient
+        fields = self._known.get(key) or known_fields(batch, self.needs, self.covariances.of_others(patient))
         if self.known_train is None:  # else known spots are drawn anew each time
             self._known[key] = fields
         for name, value in fields.items():
             batch[name] = value
-
-    def _covariance(self, batch: Batch) -> Tensor | None:
-        """Return how genes vary together within the counted sections of other patients (G, G)."""
-        own = self.sections[list(self.order)[int(batch.section[0])]].patient
-        others = [found for patient, found in self._covariances.items() if patient != own]
-        total = sum(number for _, number in others)
-        return sum(covariance * number for covariance, number in others) / total if total else None
-
-    @cached_property
-    def _covariances(self) -> dict[str, tuple[Tensor, int]]:
-        """Patient -> covariance of the genes within its counted sections, and their locations."""
-        found: dict[str, tuple[Tensor, int]] = {}
-        for section in self.counted:
-            counts = torch.from_numpy(expression.panel_counts(section, self.panel))
-            labels = torch.from_numpy(expression.log_proportion(counts.numpy())).double()
-            before, number = found.get(section.patient, (torch.zeros(()), 0))
-            total = number + len(section)
-            here = gene_covariance(counts, labels)
-            found[section.patient] = (before * number + here * len(section)) / total, total
-        return found
 
     def _with_patches(self, batch: Batch) -> Batch:
         """Read the patches of a batch from the cache, section by section."""

@@ -168,25 +168,6 @@ def test_what_follows_from_the_known_labels_is_made_once_for_each_known_section(
     assert len(asked) == 2  # drawn anew, made anew
 
 
-def test_how_genes_vary_together_leaves_out_the_patient_itself(feed, toy, toy_sections):
-    from stlib.expression import log_proportion, panel_counts
-    from stlib.kriging import gene_covariance
-
-    def own(*names):
-        counts = [torch.from_numpy(panel_counts(toy_sections[name], made.panel)) for name in names]
-        parts = [gene_covariance(c, torch.from_numpy(log_proportion(c.numpy())).double()) for c in counts]
-        sizes = [len(c) for c in counts]
-        return sum(part * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
-
-    names = ("P1-1", "P2-1", "P2-2", "P3-1")
-    made = feed(counted=[toy_sections[name] for name in names])
-    (one,), (two,) = made.whole(toy.sections["P1"]), made.whole(toy.sections["P2"])
-    torch.testing.assert_close(made._covariance(one), own("P2-1", "P2-2", "P3-1"))
-    torch.testing.assert_close(made._covariance(two), own("P1-1", "P3-1"))
-    assert feed(counted=[toy_sections["P1-1"]])._covariance(one) is None
-    assert feed()._covariance(one) is None
-
-
 def test_no_edges_between_sections_in_2d(feed, toy):
     (batch,) = feed(protocol="2d").whole(toy.sections["P1"])
     source, target = batch.section[batch.edge_index]
@@ -236,52 +217,3 @@ def test_a_misspelt_need_or_unit_is_refused(feed):
         feed(needs=frozenset({"feature"}))
     with pytest.raises(ValueError, match="UNIT of a method: 'spots' is unknown .nearest: 'spot'"):
         feed("spots")
-
-
-# ---- windows -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def dense(feed):
-    return feed("window", "2d", frozenset({"window"}), window_px=256, halvings=2)
-
-
-def test_windows_show_each_location_once_and_whole(dense, toy):
-    names = toy.sections["P1"]
-    batches = list(dense.training(names, generator()))
-    seen = torch.cat([batch.section * 10_000 + batch.row for batch in batches])
-    assert len(seen) == len(seen.unique()) == sum(len(dense.sections[name]) for name in names)
-    for batch in batches:
-        assert batch.window.dtype == torch.uint8 and batch.window.shape[1:] == (3, 256, 256)
-        assert batch.pool.shape == (len(batch.row), len(batch.window) * 64 * 64)
-        torch.testing.assert_close(batch.pool.sum(1).to_dense(), batch.pixels.float())
-        assert not batch.known.any() and (batch.size_um == 100).all()
-
-
-def test_a_location_sums_up_what_lies_under_it(dense, toy):
-    """On a map of the window's own brightness, turned or not, it finds that of the slide around it."""
-    (whole,) = dense.whole(("P1-1",))
-    (tile,) = whole.tiles.cut(448, 0, 32)
-    slide = whole.tiles.read(tile).float().mean(1)
-    wanted = whole.tiles.pool(tile, 32) @ torch.nn.functional.avg_pool2d(slide, 4).ravel()[:, None]
-    for batch in dense.training(("P1-1",), generator()):
-        cells = torch.nn.functional.avg_pool2d(batch.window.float().mean(1), 4).ravel()[:, None]
-        torch.testing.assert_close(batch.pool @ cells, wanted[batch.row], rtol=1e-4, atol=1e-2)
-
-
-def test_windows_are_drawn_anew_and_bounded(feed, dense, toy):
-    def corners(seed):
-        made = dense.training(toy.sections["P1"], torch.Generator().manual_seed(seed))
-        return [batch.window.float().mean().item() for batch in made]
-
-    assert corners(0) == corners(0) != corners(1)
-    few = feed("window", "2d", frozenset({"window"}), window_px=256, halvings=2)
-    few.batch_size = 2
-    assert {len(batch.window) for batch in few.training(toy.sections["P1"], generator())} <= {1, 2}
-
-
-def test_a_whole_section_is_a_slide_to_be_seen_in_tiles(dense, toy):
-    batches = list(dense.whole(toy.sections["P1"]))
-    assert [len(batch.row) for batch in batches] == [len(dense.sections[n]) for n in toy.sections["P1"]]
-    assert all("window" not in batch and len(batch.tiles.prints) == len(batch.row) for batch in batches)
-    assert batches[0].tiles.size_px == (420, 420)

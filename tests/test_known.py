@@ -6,7 +6,8 @@ import torch
 
 from stlib import known as module
 from stlib.batch import Batch
-from stlib.known import FIELDS, known_fields
+from stlib.expression import log_proportion, panel_counts
+from stlib.known import FIELDS, Covariances, known_fields
 from stlib.kriging import gene_covariance
 from stlib.linear import fit_ridge
 from stlib.smoothing import RANK, low_rank
@@ -100,3 +101,23 @@ def test_labels_of_the_others_cannot_matter(batch):
         batch[name][K:] = 7.0
     for name, value in fields(batch).items():
         torch.testing.assert_close(value, before[name], equal_nan=True)
+
+
+# ---- how genes vary together -------------------------------------------------------------------------------
+
+
+def test_how_genes_vary_together_leaves_out_the_patient_itself(toy, toy_sections):
+    panel = [str(gene) for gene in toy_sections["P1-1"].genes[:6]]
+
+    def own(*names):
+        counts = [torch.from_numpy(panel_counts(toy_sections[name], panel)) for name in names]
+        parts = [gene_covariance(c, torch.from_numpy(log_proportion(c.numpy())).double()) for c in counts]
+        sizes = [len(c) for c in counts]
+        return sum(part * size for part, size in zip(parts, sizes, strict=True)) / sum(sizes)
+
+    names = ("P1-1", "P2-1", "P2-2", "P3-1")
+    found = Covariances([toy_sections[name] for name in names], panel)
+    torch.testing.assert_close(found.of_others("P1"), own("P2-1", "P2-2", "P3-1"))
+    torch.testing.assert_close(found.of_others("P2"), own("P1-1", "P3-1"))
+    assert Covariances([toy_sections["P1-1"]], panel).of_others("P1") is None
+    assert Covariances([], panel).of_others("P1") is None
