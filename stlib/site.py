@@ -77,13 +77,13 @@ class Page:
     title
         Its name in the menu.
     group
-        The part of the menu that lists it.
+        The part of the menu that lists it; None: none does, it is linked from others.
     """
 
     source: Path
     target: str
     title: str
-    group: str
+    group: str | None
 
 
 class Site:
@@ -100,7 +100,7 @@ class Site:
 
     @cached_property
     def pages(self) -> dict[Path, Page]:
-        """Source -> page, in the order of the menu: README, notebooks, datasets, other results, tables."""
+        """Source -> page, in the order of the menu: README, notebooks, datasets, what was measured."""
         found = [Page(self.root / "README.md", "index.html", "stlib", "")]
         for path in sorted((self.root / "notebooks/rendered").glob("*.ipynb")):
             found.append(Page(path, f"notebooks/{path.stem}.html", path.stem.replace("_", " "), "Notebooks"))
@@ -112,7 +112,7 @@ class Site:
             found.append(Page(path, f"results/{path.stem}.html", path.stem.replace("_", " "), "Measured"))
         for path in sorted(results.glob("*/*.md")):
             where = path.relative_to(self.root).with_suffix(".html")
-            found.append(Page(path, str(where), f"{path.parent.name}: {path.stem}", "of a dataset"))
+            found.append(Page(path, str(where), f"{path.parent.name}: {path.stem}", None))
         return {page.source: page for page in found}
 
     @property
@@ -140,18 +140,21 @@ class Site:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         (partial / STYLE).write_text(CSS + HtmlFormatter().get_style_defs(".highlight"))
+        bodies = {
+            page: BeautifulSoup(self._body(page), "html.parser")
+            for page in tqdm(self.pages.values(), unit="page", desc="site")
+        }
+        parts = {page.target: parts_of(body) for page, body in bodies.items()}
         broken = []
-        for page in tqdm(self.pages.values(), unit="page", desc="site"):
-            body = BeautifulSoup(self._body(page), "html.parser")
-            broken += [
-                f"{page.source.relative_to(self.root)}: {link}" for link in self._link(page, body, partial)
-            ]
+        for page, body in bodies.items():
+            lost = self._link(page, body, parts, partial)
+            broken += [f"{page.source.relative_to(self.root)}: {link}" for link in lost]
             draw_formulas(body)
             name_images(body)
             for wide in body.find_all("table"):
                 wide.wrap(body.new_tag("div", attrs={"class": "scroll"}))
-            up = "../" * page.target.count("/")
-            text = LAYOUT.format(title=page.title, up=up, style=STYLE, menu=self._menu(page), body=body)
+            title, up = html.escape(page.title), "../" * page.target.count("/")
+            text = LAYOUT.format(title=title, up=up, style=STYLE, menu=self._menu(page), body=body)
             target = partial / page.target
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
@@ -185,26 +188,26 @@ class Site:
         )
         return f"<h1>{html.escape(folder.name)}</h1><ul>{tables}</ul>{figures}"
 
-    def _link(self, page: Page, body: BeautifulSoup, out: Path) -> list[str]:
-        """Let links lead to pages, and to copies of other files; return those that lead nowhere."""
+    def _link(
+        self, page: Page, body: BeautifulSoup, parts: dict[str, dict[str, str]], out: Path
+    ) -> list[str]:
+        """Let links lead to pages, their parts, and copies of other files; return those that lead nowhere."""
         broken = []
         base = page.source if page.source.suffix == "" else page.source.parent
-        names = {tag["id"].lower(): tag["id"] for tag in body.find_all(id=True)}
         for tag, key in [(t, k) for k in ("href", "src") for t in body.find_all(**{k: True})]:
             link = urlsplit(tag[key])
             if link.scheme or link.netloc:
                 continue
-            if not link.path:  # GitHub's names of headings are lower case, nbconvert's are not
-                found = names.get(unquote(link.fragment).lower())
-                broken += [] if found else [tag[key]]
-                tag[key] = f"#{quote(found or '')}"
-                continue
-            target = self._target(Path(os.path.normpath(base / unquote(link.path))), out)
-            if target is None:
+            path = Path(os.path.normpath(base / unquote(link.path)))
+            target = self._target(path, out) if link.path else page.target
+            part = unquote(link.fragment)
+            if target in parts and part:
+                part = parts[target].get(part.lower())
+            if target is None or part is None:
                 broken.append(tag[key])
-            else:
-                end = f"#{link.fragment}" if link.fragment else ""
-                tag[key] = quote(os.path.relpath(target, Path(page.target).parent)) + end
+                continue
+            there = quote(os.path.relpath(target, Path(page.target).parent)) if link.path else ""
+            tag[key] = there + (f"#{quote(part)}" if part else "")
         return broken
 
     def _target(self, path: Path, out: Path) -> str | None:
@@ -228,10 +231,15 @@ class Site:
         for page in self.pages.values():
             link = quote(os.path.relpath(page.target, Path(here.target).parent))
             mark = ' aria-current="page"' if page == here else ""
-            if page.group != "of a dataset":
+            if page.group is not None:
                 entry = f'<li><a href="{link}"{mark}>{html.escape(page.title)}</a></li>'
                 parts.setdefault(page.group, []).append(entry)
         return "\n".join(f"{name}<ul>{''.join(entries)}</ul>" for name, entries in parts.items())
+
+
+def parts_of(body: BeautifulSoup) -> dict[str, str]:
+    """Return the names of a page's parts by their lower case: GitHub's are, nbconvert's are not."""
+    return {tag["id"].lower(): tag["id"] for tag in body.find_all(id=True)}
 
 
 def draw_formulas(body: BeautifulSoup) -> None:

@@ -17,7 +17,7 @@ DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYPhfDwAChwGA6
 PNG = base64.b64decode(DOT)
 README = """# A house
 
-See [below](#the-tables), [the table](results/toy/table1.md#x), [its folder](results/toy/),
+See [below](#the-tables), [the table](results/toy/table1.md#its-rows), [its folder](results/toy/),
 [the maps](figures/toy), [the paper](https://example.org/paper) and [one line](stlib/code.py).
 
 ## The tables
@@ -35,7 +35,7 @@ def root(tmp_path):
     """A repository of one notebook, one dataset and one module."""
     for name, text in {
         "README.md": README,
-        "results/toy/table1.md": "A table, its first line\n\n| a |\n|---|\n| 1 |\n",
+        "results/toy/table1.md": "A table, its first line\n\n# Its rows\n\n| a |\n|---|\n| 1 |\n",
         "results/toy/audit.md": "| a |\n|---|\n| 1 |\n",
         "results/ledger.md": "# What helped\n",
         "stlib/code.py": "x = 1\n",
@@ -78,7 +78,7 @@ def lead_somewhere(site: Path) -> int:
             continue
         file = (path.parent / unquote(target)).resolve() if target else path
         assert file.is_file() and file.is_relative_to(site), (path, link)
-        assert target or page(path).find(id=unquote(name)), (path, link)
+        assert not name or file.suffix != ".html" or page(file).find(id=unquote(name)), (path, link)
         local += 1
     return local
 
@@ -97,7 +97,7 @@ def test_a_site_by_hand(root):
     links = {tag.text: tag["href"] for tag in front.main.find_all("a", class_=False)}
     assert links == {
         "below": "#The-tables",
-        "the table": "results/toy/table1.html#x",
+        "the table": "results/toy/table1.html#Its-rows",
         "its folder": "results/toy/index.html",
         "the maps": "results/toy/index.html",
         "the paper": "https://example.org/paper",
@@ -128,13 +128,13 @@ def test_an_image_is_called_as_its_part_of_the_page(root):
 def test_links_that_lead_nowhere_are_named_and_nothing_is_written(root):
     Site(root).write(root / "site")
     before = (root / "site/index.html").read_text()
-    links = "[gone](results/gone.md) [out](../outside.md) [part](#no-part) ![none](figures/none.png)"
-    (root / "README.md").write_text(f"# A house\n\n{links}\n")
+    ends = ("results/gone.md", "../outside.md", "#no-part", "results/ledger.md#no-part", "figures/none.png")
+    links = [f"[it]({end})" for end in ends[:-1]] + [f"![none]({ends[-1]})"]
+    (root / "README.md").write_text("# A house\n\n" + " ".join(links) + "\n")
     (root.parent / "outside.md").write_text("not of the repository")
     with pytest.raises(ValueError, match="links lead to files of the repository") as error:
         Site(root).write(root / "site")
     named = str(error.value).splitlines()[1:]
-    ends = ("results/gone.md", "../outside.md", "#no-part", "figures/none.png")
     assert named == [f"README.md: {link}" for link in ends]
     assert (root / "site/index.html").read_text() == before and not (root / ".site.partial").exists()
 
