@@ -1,5 +1,7 @@
 """A slide of one's own: known scale or none at all, a copy at the training scale, whose slide it is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -122,7 +124,6 @@ def test_nothing_is_measured_at_its_locations(house, toy, toy_sections, painted)
 
 
 def test_the_training_scale_is_the_median_and_differences_are_reported(toy_sections):
-    from dataclasses import replace
 
     some = dict(list(toy_sections.items())[:3])
     assert training_scale(some) == 2.0
