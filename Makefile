@@ -129,6 +129,9 @@ train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/$(if $(TO),to-$(
 predict: runs/slides/$(DATASET)/$(MODEL)/strict-s$(SEED)/run.json  ## a slide of yours: SLIDE=file MODEL=asign DATASET=toy UM_PER_PX=0.5
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
+reproduce: ALL = $(if $(filter file,$(origin DATASET)),tiny tiny_hd,$(DATASET))
+reproduce: $(READY)  ## every table and figure of the three papers: of DATASET, or with few epochs on a corner of the toy
+	@$(MAKE) $$($(PY) -m stlib.contents $(ALL)) && $(PY) -m stlib.contents
 ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
 	@cat results/$(DATASET)/ablations.md
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
@@ -163,7 +166,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab params data prepare train predict ablations figures audit rendered site test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train predict reproduce ablations figures audit rendered site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

@@ -59,7 +59,7 @@ display(drawn["asign_figure4"])
 print(tests[tests["metric"] == "pcc_per_gene"][["protocol", "label", "n"]].to_string(index=False))
 
 # %% [markdown]
-# ## Maps of single genes: measured, and each method beside it (figure 5 of ASIGN)
+# ## Maps of single genes: measured, and each method beside it (figure 5 of ASIGN, figure 3 of MagNet)
 #
 # One colour scale over all panels of a gene. Under each map: the squared error of that gene in that section.
 
@@ -67,7 +67,8 @@ print(tests[tests["metric"] == "pcc_per_gene"][["protocol", "label", "n"]].to_st
 for params in datasets:
     for gene in params.showcase:
         for protocol in params.folds:
-            name = f"{gene}_{protocol}{ends[params.name]}"
+            paper = "magnet_figure3" if protocol == "hd" else "asign_figure5"
+            name = f"{paper}_{gene}_{protocol}{ends[params.name]}"
             drawn[name] = figures.gene_across_methods(table, params, protocol, gene)
             display(drawn[name])
 
@@ -139,8 +140,8 @@ if len(datasets) > 1:
 # %%
 if "3d" in params.folds:
     stack = max(params.sections.values(), key=len)
-    drawn["alignment"] = overlays.alignment(params, stack, load_registration(p.dataset))
-    display(drawn["alignment"])
+    drawn["asign_figure7"] = overlays.alignment(params, stack, load_registration(p.dataset))
+    display(drawn["asign_figure7"])
 
 # %% [markdown]
 # ## Summary

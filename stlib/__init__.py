@@ -28,6 +28,7 @@ runs                   `results` (where and when done), `fingerprint` (of what m
                        `machine` (where), `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
+what stands            `contents` (of the papers' tables and figures)
 what a step costs      `bench` (measures), `cost` (its table)
 figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
 pages                  `show`, `rendered` (for browsing), `site` (all of them, linked)

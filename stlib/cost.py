@@ -43,7 +43,7 @@ def measure(table: Costs, params: Params) -> pd.DataFrame:
 
 def rows_for(table: Costs, params: Params) -> list[CostRow]:
     """Return the rows whose protocol the dataset declares folds for, and that are not absent there."""
-    return [row for row in table.rows if row.protocol in params.folds and params.name not in row.absent]
+    return [row for row in table.rows if row.protocol in params.folds and not params.kin & row.absent.keys()]
 
 
 def fit(measured: pd.DataFrame) -> pd.DataFrame:

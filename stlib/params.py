@@ -106,6 +106,7 @@ class Training(Record):
     """What holds for every trained model on this data."""
 
     max_epochs: int | None = None  # a limit on each model's own number of epochs
+    max_seeds: int | None = Field(default=None, gt=0)  # a limit on a table's own number of seeds
     patience: int | None = None  # epochs without a lower validation error before a training ends; None: never
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
@@ -126,6 +127,9 @@ class Params(Record):
     """All that is known about one dataset. The YAML files in `params/` document each field by example."""
 
     name: str
+    like: str = (
+        ""  # another dataset, whose keys hold where this file says nothing, and whose rows tables have
+    )
     title: str
     source: Source
     sections: Patients
@@ -156,6 +160,11 @@ class Params(Record):
     def size(self) -> str:
         """The size that the name ends in; empty for a dataset without sizes."""
         return self.name.partition("@")[2]
+
+    @property
+    def kin(self) -> set[str]:
+        """What tables may call the dataset: its own name, and that of the one it is like."""
+        return {self.base, self.like or self.base}
 
     @property
     def patient_of(self) -> dict[str, str]:
@@ -251,10 +260,11 @@ def load_params(dataset: str) -> Params:
 def read_params(path: Path, size: str = "") -> Params:
     """Read one params file at one of its sizes, if it declares any; see `load_params`.
 
-    What stands under ``sizes: {<size>: ...}`` takes the place of the same keys of the file.
+    What stands under ``sizes: {<size>: ...}`` takes the place of the same keys of the file, and what stands
+    in the file takes the place of the same keys of the one that it is ``like``.
     """
     where = f"params/{path.name}"
-    content = read_yaml(path, where)
+    content = _content(path)
     sizes = content.pop("sizes", None) or {}
     if size not in (sizes or {"": None}):
         raise ValueError(
@@ -268,9 +278,36 @@ def read_params(path: Path, size: str = "") -> Params:
     return parse(Params, content, where)
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """Read a params file over the one that it is like, as plain data."""
+    where = f"params/{path.name}"
+    own = read_yaml(path, where)
+    if not (like := own.get("like")):
+        return own
+    other = paths.PARAMS / f"{like}.yaml"
+    if not other.exists():
+        known = [p.stem for p in paths.PARAMS.glob("*.yaml")]
+        raise FileNotFoundError(
+            f"{where}: like names '{like}', which is no file in params/ (nearest: {nearest(like, known)})"
+        )
+    content = read_yaml(other, f"params/{other.name}")
+    if "like" in content:
+        raise ValueError(
+            f"{where}: like names a dataset that says all about itself; found '{like}', which is like "
+            f"'{content['like']}'. Name that one"
+        )
+    return content | own
+
+
+def files_of(dataset: str) -> list[Path]:
+    """Return the params files that say what a dataset is: its own, and that of the one it is like."""
+    params = load_params(sized(dataset)[0])
+    return [paths.PARAMS / f"{name}.yaml" for name in (params.base, params.like) if name]
+
+
 def sizes_of(base: str) -> list[str]:
-    """Return the sizes that a params file declares, in its order; none for most."""
-    return list(read_yaml(paths.PARAMS / f"{base}.yaml", f"params/{base}.yaml").get("sizes") or {})
+    """Return the sizes that a dataset has, in the order of its params file; none for most."""
+    return list(_content(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
 
 
 def sized(dataset: str) -> list[str]:

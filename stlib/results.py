@@ -23,7 +23,7 @@ import pandas as pd
 
 from stlib import fingerprint, paths, scales, transfer
 from stlib.machine import device, peak_memory_mb, versions
-from stlib.params import Params, load_params, sized
+from stlib.params import Params, files_of, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import Fold, folds
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
@@ -305,8 +305,8 @@ class Run:
         """
         uses = self.uses
         weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]
-        bases = dict.fromkeys((self.params.base, self.to.split("@")[0] or self.params.base))
-        own = [*(paths.PARAMS / f"{base}.yaml" for base in bases), paths.LOCK]
+        described = dict.fromkeys((*files_of(self.dataset), *(files_of(self.to) if self.to else [])))
+        own = [*described, paths.LOCK]
         files = [*fingerprint.modules(self.roots), *own, *weights]
         names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
         target = self.record.relative_to(paths.OUT)

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from stlib import paths
-from stlib.params import Protocol, Setting, load_params, sized
+from stlib.params import Params, Protocol, Setting, load_params, sized
 from stlib.records import Record, nearest, parse, read_yaml
 
 PLACE = ["protocol", "setting", "size"]  # what rows that stand together have in common
@@ -244,9 +244,9 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
         rows += [
             row.model_copy(update={"size": params.size})
             for row in table.rows
-            if (row.protocol in params.folds or params.base in row.train)
-            and (not row.datasets or params.base in row.datasets)
-            and params.base not in row.absent
+            if (row.protocol in params.folds or params.kin & row.train.keys())
+            and (not row.datasets or params.kin & set(row.datasets))
+            and not params.kin & row.absent.keys()
             and row.model.partition("@")[0] not in params.absent
             and row.size in ("", params.size)
         ]
@@ -262,23 +262,33 @@ def ablations(dataset: str) -> dict[str, Table]:
 def absences(table: Table | Costs, dataset: str) -> list[str]:
     """Say which rows a dataset does not allow, and why."""
     params = load_params(sized(dataset)[0])
-    reasons = [(row, row.absent.get(dataset)) for row in table.rows]
+    reasons = [(row, row.absent[name]) for row in table.rows for name in params.kin & row.absent.keys()]
     if isinstance(table, Table):  # a cost is measured without training
         reasons += [
             (row, params.absent.get(row.model.partition("@")[0]))
             for row in table.rows
-            if row.protocol in params.folds and (not row.datasets or params.base in row.datasets)
+            if row.protocol in params.folds and (not row.datasets or params.kin & set(row.datasets))
         ]
     return [f"{row.label}, {row.protocol}, is not shown: {why}." for row, why in reasons if why]
 
 
 def runs_of(table: Table, row: Row, dataset: str) -> list[Run]:
-    """Return the runs whose predictions make a row, one per seed; what is not trained has one."""
-    seeds = table.seeds[:1] if _kept_under(row) == SHARED else table.seeds
-    base = dataset.partition("@")[0]
-    name = f"{base}@{row.size}" if row.size else dataset
-    place = (row.train[base], name) if row.train else (name, "")
+    """Return the runs whose predictions make a row, one per seed; what is not trained has one.
+
+    A dataset may limit the seeds (`training.max_seeds`).
+    """
+    params = load_params(sized(dataset)[0])
+    seeds = table.seeds[: 1 if _kept_under(row) == SHARED else params.training.max_seeds]
+    name = f"{params.base}@{row.size}" if row.size else dataset
+    place = (_trained_on(row, params), name) if row.train else (name, "")
     return [Run(row.protocol, place[0], row.model, row.setting, seed, place[1]) for seed in seeds]
+
+
+def _trained_on(row: Row, params: Params) -> str:
+    """Return what a transfer trains on, where a dataset like another is named itself."""
+    named = row.train.get(params.base) or row.train[params.like]
+    base, at, size = named.partition("@")
+    return f"{params.base if base == params.like else base}{at}{size}"
 
 
 def runs_needed(table: Table, dataset: str) -> list[Run]:

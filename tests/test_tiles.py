@@ -110,8 +110,8 @@ def test_the_halo_of_the_real_network_is_288_px():
     exact, short = (
         dense(strip[..., 320 - halo : 352 + halo])[..., halo // 4 : halo // 4 + 8] for halo in (288, 256)
     )
-    assert (exact - whole).abs().max() == 0
-    assert 0 < (short - whole).abs().max() < 1e-6
+    exact, short = (exact - whole).abs().max(), (short - whole).abs().max()
+    assert exact < 1e-14 and 1e-9 < short < 1e-6  # some processors sum a wider strip in another order
 
 
 def test_a_network_that_sees_everything_is_refused():
