@@ -1,6 +1,8 @@
 """Strict, typed records from plain data; errors name what is wrong, where, and the nearest right word."""
 
+import copy
 import difflib
+from functools import lru_cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -26,10 +28,16 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
         What a message calls it.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = copy.deepcopy(_parsed(path.read_text()))
     except yaml.YAMLError as error:
         raise ValueError(f"{where}: not readable as YAML: {error}") from error
     return keyed(content, where)
+
+
+@lru_cache(64)
+def _parsed(text: str) -> Any:
+    """Parse YAML once for each text: Make's targets ask for the same few files thousands of times."""
+    return yaml.load(text, yaml.CSafeLoader)
 
 
 def parse(record: type[Record], content: Any, where: str) -> Any:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, dataset_names, load_params, sized
+from stlib.params import Params, dataset_names, files_of, load_params, sized
 from stlib.records import parse
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
@@ -137,6 +137,34 @@ def test_a_size_that_is_missing_or_unknown_is_refused(monkeypatch, tmp_path):
         load_params("toy@7um")
     with pytest.raises(ValueError, match="it declares no sizes; found 'plain@8um'. Write plain"):
         load_params("plain@8um")
+
+
+@pytest.fixture
+def alike(monkeypatch, tmp_path):
+    """A folder of params files: the toy, and one that is like it but for its panel."""
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(TOY))
+    (tmp_path / "small.yaml").write_text(
+        yaml.safe_dump({"name": "small", "like": "toy", "panel": {"size": 9}})
+    )
+    return tmp_path
+
+
+def test_a_dataset_like_another_says_only_what_differs(alike):
+    small, toy = load_params("small"), load_params("toy")
+    assert small.panel.size == 9 and small.kin == {"small", "toy"} and toy.kin == {"toy"}
+    assert small == toy.model_copy(update={"name": "small", "like": "toy", "panel": small.panel})
+    assert files_of("small") == [alike / "small.yaml", alike / "toy.yaml"]
+    assert files_of("toy") == [alike / "toy.yaml"]
+
+
+def test_a_dataset_like_one_that_is_not_there_or_is_like_another_is_refused(alike):
+    (alike / "far.yaml").write_text(yaml.safe_dump({"name": "far", "like": "smal"}))
+    with pytest.raises(FileNotFoundError, match=r"far.yaml: like names 'smal'.*nearest: 'small'"):
+        load_params("far")
+    (alike / "far.yaml").write_text(yaml.safe_dump({"name": "far", "like": "small"}))
+    with pytest.raises(ValueError, match="found 'small', which is like 'toy'. Name that one"):
+        load_params("far")
 
 
 def test_a_name_without_a_size_stands_for_each():

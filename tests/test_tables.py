@@ -71,6 +71,20 @@ def test_rows_of_a_dataset_with_sizes_stand_for_each_size_of_the_table():
     assert {row.protocol for row in tables.rows_for(tables.load_table("table1"), "toy")} == {"2d", "3d"}
 
 
+def test_a_dataset_like_another_has_its_rows_and_may_have_fewer_seeds():
+    """tiny is like toy, tiny_hd like toy_hd; a transfer trains on their own sizes."""
+    ablation = tables.load_table("asign_table2")
+    assert tables.rows_for(ablation, "tiny") == tables.rows_for(ablation, "toy")
+    seeds = {name: {run.seed for run in tables.runs_needed(ablation, name)} for name in ("tiny", "toy")}
+    assert seeds == {"tiny": {0}, "toy": {0, 1, 2}}
+    backbones, spots = tables.load_table("magnet_table4"), tables.load_table("pixnet_table2")
+    assert tables.absences(backbones, "tiny_hd") == tables.absences(backbones, "toy_hd") != []
+    for name in ("tiny_hd", "toy_hd"):
+        assert {run.dataset for run in tables.runs_needed(spots, name)} == {f"{name}@100um"}
+    breast = load_params("breast_hd@16um").model_copy(update={"name": "other@16um", "like": "breast_hd"})
+    assert tables._trained_on(tables.rows_for(spots, "breast_hd")[0], breast) == "st_breast"
+
+
 def test_every_published_number_of_pixnet_is_declared():
     printed = scores.published().query("paper == 'PixNet'")
     declared = [tables.load_table(f"pixnet_table{number}") for number in (1, 2, 3)]
