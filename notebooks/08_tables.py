@@ -4,15 +4,18 @@
 # **Question.** What does each method score, patient by patient, and does it beat a constant?
 #
 # **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as
-# markdown, LaTeX, HTML and CSV. **Time:** seconds; nothing is trained.
+# markdown, LaTeX, HTML and CSV; beside it every metric, the paired tests, each gene, and the regions of the
+# tissue where they are labelled. **Time:** seconds; nothing is trained.
 
 # %%
 from IPython.display import Markdown, display
 
-from stlib import conditions, layout, paths, render, show
+from stlib import comparisons, conditions, genewise, layout, paths, regions, render, show
 from stlib.cell import parameters
+from stlib.params import load_params, sized
 from stlib.results import Run
-from stlib.scores import by_patient, frame, patient_scores
+from stlib.scores import by_patient, ceilings, frame, patient_scores, reachable, with_every_metric
+from stlib.sections import load_prepared
 from stlib.tables import absences, load_table, runs_needed
 
 # %% tags=["parameters"]
@@ -39,11 +42,39 @@ print("\n".join(str(one.folder.relative_to(paths.RUNS)) for one in needed))
 # Computed from predictions alone, by the same lines for every method. Reductions against the papers are
 # printed under the table, and so is what is known to be wrong with the reported numbers.
 
+# %%
+every = with_every_metric(declared)
+scores = patient_scores(every, p.dataset)
+patients = by_patient(declared, p.dataset, scores)
+
+# %% [markdown]
+# ## What the counts allow
+#
+# The ceiling: what the expected label given the true rate would score, estimated from the counts of the
+# prepared sections. Where they are not at hand, nothing is said of it, and the notes say so.
+
+# %%
+sections = {name: load_prepared(load_params(name)) for name in sized(p.dataset)}
+allowed = reachable(declared, p.dataset, sections)
+top = ceilings(every, allowed)
+
+# %% [markdown]
+# ## Which genes are predicted at all, and who beats whom
+#
+# Each gene's correlation within sections against chance, with the false discoveries among its row's genes
+# controlled. Each method against the best control of its section and against ours, in pairs of patients.
+
+# %%
+genes = genewise.genes(declared, p.dataset, allowed)
+tests = comparisons.tests(declared, p.dataset, patients)
+said = comparisons.said_of_tests(tests, declared.metrics[0].metric) + genewise.predictable(genes)
+by_region = regions.scores(declared, p.dataset, sections)
+
 # %% tags=["nbval-check-output"]
-scores = patient_scores(declared, p.dataset)
-found = frame(declared, p.dataset, scores)
+found = frame(declared, p.dataset, scores, top)
 notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(needed)]
-laid = layout.scores(declared, found, notes)
+notes += conditions.unreachable(sections)
+laid = layout.scores(declared, found, notes, said)
 print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
 
 # %%
@@ -69,8 +100,10 @@ folder = paths.RESULTS / p.dataset
 for suffix, render_as in render.RENDERERS.items():
     written = paths.write_text(folder / f"{p.table}.{suffix}", render_as(laid))
     print(written.relative_to(paths.OUT))
-patients = by_patient(declared, p.dataset, scores).round(declared.decimals)
-written = paths.write_text(folder / f"{p.table}.patients.csv", patients.to_csv(index=False))
-print(written.relative_to(paths.OUT))
+beside = {"patients": patients, "metrics": frame(every, p.dataset, scores, top), "tests": tests}
+beside |= {"genes": genes, "regions": by_region}
+for name, numbers in beside.items():
+    text = render.plain(numbers, declared.decimals)
+    print(paths.write_text(folder / f"{p.table}.{name}.csv", text).relative_to(paths.OUT))
 paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
 print(run.finish().relative_to(paths.OUT))

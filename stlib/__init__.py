@@ -26,7 +26,8 @@ dense maps             `footprints` (what locations cover), `pooling` (their sum
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `machine` (where), `cell` (the parameters of a notebook)
-numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
+numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
+                       `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what stands            `contents` (of the papers' tables and figures)
 what a step costs      `bench` (measures), `cost` (its table)

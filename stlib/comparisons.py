@@ -1,4 +1,7 @@
-"""Methods compared patient by patient: with ASIGN (its figure 4), and variants with the full model."""
+"""Methods compared patient by patient: with the best control and ours, and variants with the full model.
+
+`against` is figure 4 of ASIGN.
+"""
 
 from collections.abc import Mapping
 
@@ -6,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from stlib import metrics
-from stlib.statistics import holm, paired, summary, welch
+from stlib.statistics import holm, paired, sign_flip, smallest_p, summary, welch
 from stlib.tables import PLACE, Table, rows_for
 
 ROW = ["label", "model", "role"]
@@ -51,6 +54,85 @@ def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
         parts.append(part.assign(p_holm=holm(part["p_paired"])))
     order = [*PLACE, "metric", "label", "model", "role", "against", "n", "difference"]
     return pd.concat(parts, ignore_index=True)[[*order, "p_welch", "p_paired", "p_holm"]]
+
+
+def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
+    """Test each method of a table against the best control of its section, and against ours, in pairs.
+
+    The best control is the one of the best mean over these very patients, which is to its favour.
+
+    Parameters
+    ----------
+    table, dataset
+        Which table, for which data.
+    patients
+        From `stlib.scores.by_patient`; metrics of folds are not tested.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per method, metric and test: what it is held `against`, whose label that is (`other`), `n`
+        patients, `difference` (the method's mean minus the other's); `p_t` of Student's paired test and
+        `p_signs` of the exact test of signs, each with `_holm`, corrected for all tests of the table;
+        `smallest_p` that the signs of n patients allow, before any correction; `verdict` from `p_t_holm`.
+    """
+    ours = {
+        (*(getattr(row, key) for key in PLACE), row.label) for row in rows_for(table, dataset) if row.ours
+    }
+    lines = []
+    for (*place, metric), group in patients.groupby([*PLACE, "metric"], sort=False):
+        if metrics.find(metric).unit != "patient":
+            continue
+        values = group.pivot(index="unit", columns="label", values="value")
+        roles = group.drop_duplicates("label").set_index("label")["role"]
+        others = dict([("ours", label) for *at, label in ours if at == place])
+        controls = values[roles.index[roles == "control"]].mean().dropna()
+        if len(controls):
+            best = controls.idxmax() if metrics.find(metric).higher_is_better else controls.idxmin()
+            others = {"best control": best} | others
+        for label in roles.index[roles == "method"]:
+            for against, other in others.items():
+                if other == label:
+                    continue
+                difference = (values[label] - values[other]).dropna()
+                line = dict(zip(PLACE, place, strict=True)) | {"metric": metric, "label": label}
+                line |= {"against": against, "other": other, "n": len(difference)}
+                line |= {"difference": difference.mean(), "p_t": paired(difference)}
+                line |= {"p_signs": sign_flip(difference), "smallest_p": smallest_p(len(difference))}
+                lines.append(line)
+    columns = [*PLACE, "metric", "label", "against", "other", "n", "difference", "p_t", "p_signs"]
+    found = pd.DataFrame(lines, columns=[*columns, "smallest_p"])
+    found = found.assign(p_t_holm=holm(found["p_t"]), p_signs_holm=holm(found["p_signs"]))
+    verdicts = [_verdict(line) for line in found.rename(columns={"p_t_holm": "p_holm", "difference": "mean"})
+                .to_dict("records")]  # fmt: skip
+    return found.assign(verdict=verdicts)
+
+
+def said_of_tests(found: pd.DataFrame, headline: str) -> list[str]:
+    """Say under a table what its paired tests show of its first metric.
+
+    Parameters
+    ----------
+    found
+        From `tests`.
+    headline
+        The metric.
+    """
+    if found.empty or not (found["n"] > 1).any():
+        return []
+    own = found[(found["metric"] == headline) & (found["against"] == "best control")]
+    sentences = []
+    for verdict in ("better", "worse"):
+        labels = [f"{line.label} ({line.protocol})" for line in own[own["verdict"] == verdict].itertuples()]
+        sentences.append(f"{verdict} than the best control: {', '.join(labels) or 'none'}")
+    least = {
+        f"{p:.2g} with {n} patients": n for n, p in zip(found["n"], found["smallest_p"], strict=True) if n
+    }
+    return [
+        f"Paired over patients, {metrics.find(headline).label}, p < 0.05 by Student's t corrected for all "
+        f"{found['p_t'].notna().sum()} tests of the table (Holm): {'; '.join(sentences)}. An exact test of "
+        f"signs can give no p below {' or '.join(least)}, before any correction."
+    ]
 
 
 def differences(

@@ -1,6 +1,7 @@
 """Under which conditions runs were made: what was reduced against the papers, where, and in which time."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from stlib import scales
 from stlib.models import Config, method
 from stlib.results import Run
+from stlib.sections import Section
 from stlib.task import config_of
 
 
@@ -42,6 +44,19 @@ def reductions(runs: list[Run]) -> list[str]:
     said = [_transferred(member) for member in members if member.to]
     said += [note for member in members for note in (_reduced(member), _varied(member))]
     return notes + [note for note in dict.fromkeys(said) if note]
+
+
+def unreachable(sections: Mapping[str, Mapping[str, Section]]) -> list[str]:
+    """Say of which datasets no ceiling is given, because their counts are not at hand.
+
+    Parameters
+    ----------
+    sections
+        Dataset -> what `stlib.sections.load_prepared` returns.
+    """
+    absent = [name for name, found in sections.items() if not found]
+    told = f"No share of what is reachable: the counts of {', '.join(absent)} are not prepared here."
+    return [told] if absent else []
 
 
 def _transferred(run: Run) -> str:

@@ -21,6 +21,10 @@ SECTIONS = {
 }
 
 
+SHARED = ("pcc_per_gene", "mse")  # metrics whose share of the reachable has a column; the CSV has all
+SHARE = "of reachable"
+
+
 @dataclass(frozen=True)
 class Cell:
     """A number as it is printed."""
@@ -46,7 +50,7 @@ class Layout:
     name, caption
         As declared.
     heads
-        (title, part) of each column; part is ``ours``, ``reported`` or ``difference``.
+        (title, part) of each column; part is ``ours``, ``of reachable``, ``reported`` or ``difference``.
     blocks
         The rows, block by block.
     remarks
@@ -66,7 +70,7 @@ class Layout:
     numbers: pd.DataFrame
 
 
-def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layout:
+def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = (), shown: Sequence[str] = ()) -> Layout:
     """Lay out a table of scores.
 
     Parameters
@@ -77,8 +81,10 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
         Its numbers, from `stlib.scores.frame`.
     notes
         What the reader must know besides, one sentence each; those of the declaration come first.
+    shown
+        What tests and genes show, one sentence each, after the remarks.
     """
-    parts = {column.metric: _parts(found[found["metric"] == column.metric]) for column in table.metrics}
+    parts = {column.metric: _parts(column.metric, found) for column in table.metrics}
     heads = [(_head(name), part) for name, shown in parts.items() for part in shown]
     blocks = []
     for (protocol, setting, size), group in found.groupby(PLACE, sort=False):
@@ -91,13 +97,16 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
             lines.append((label, role, cells))
         blocks.append(Block(f"{SECTIONS[protocol]}{size and f', {size}'} ({setting})", lines))
     said = [*table.notes, *notes]
-    under = [text for text in (what_a_constant_scores(table, found), *said, *remarks(table, found)) if text]
+    remarked = (what_a_constant_scores(table, found), *said, *remarks(table, found), *shown)
+    under = [text for text in remarked if text]
     return Layout(table.name, table.caption, heads, blocks, under, said, round_numbers(found, table.decimals))
 
 
-def _parts(found: pd.DataFrame) -> list[str]:
-    """Return the columns of one metric: those of the paper where it reports anything."""
-    return ["ours", "reported", "difference"] if found["reported"].notna().any() else ["ours"]
+def _parts(name: str, found: pd.DataFrame) -> list[str]:
+    """Return the columns of one metric: what is reachable where it is known, the paper's where it reports."""
+    own = found[found["metric"] == name]
+    reachable = [SHARE] if name in SHARED and own["share"].notna().any() else []
+    return ["ours", *reachable, *(["reported", "difference"] if own["reported"].notna().any() else [])]
 
 
 def _head(name: str) -> str:
@@ -109,6 +118,8 @@ def _cell(value: pd.Series, part: str, decimals: int) -> Cell:
     """Return one cell; a reported value that no paper gives is empty."""
     if part == "difference":
         return Cell(signed(value["difference"], decimals))
+    if part == SHARE:
+        return Cell("" if np.isnan(value["share"]) else f"{round(value['share'], 2) + 0.0:.0%}")
     mean, sd = (value["mean"], value["sd"]) if part == "ours" else (value["reported"], value["reported_sd"])
     if np.isnan(mean):
         return Cell("undefined" if part == "ours" else "")
@@ -206,6 +217,13 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
         said.append(
             "undefined: the prediction is constant within every section, so no correlation across "
             "its spots exists."
+        )
+    if found["share"].notna().any():
+        said.append(
+            f"{SHARE}: the share of the way from the best constant of the section (0%; a correlation that a "
+            "constant does not have is 0) to the ceiling of the counts (100%), which is what the expected "
+            "label given the true rate would score. It is estimated from counts (stlib/ceiling.py) and takes "
+            "for noise what no other gene shares, so that what knows a single gene's own way may pass it."
         )
     if found["beaten"].any():
         said.append("‡: no better than the best control of its section.")

@@ -241,8 +241,15 @@ def find(name: str) -> Metric:
     return METRICS[name]
 
 
-def scores(predictions: Predictions, name: str) -> pd.DataFrame:
+def scores(predictions: Predictions, name: str | Metric) -> pd.DataFrame:
     """Score every patient, or every fold where the metric pools a fold's patients.
+
+    Parameters
+    ----------
+    predictions
+        What was predicted, and what was measured.
+    name
+        Of the metric, or one that is not declared here.
 
     Returns
     -------
@@ -255,7 +262,7 @@ def scores(predictions: Predictions, name: str) -> pd.DataFrame:
     ValueError
         If the metric is unknown, or a scored value is missing or not finite.
     """
-    metric = find(name)
+    metric = name if isinstance(name, Metric) else find(name)
     return (
         _evaluate(predictions, metric, metric.within)
         .groupby(metric.unit, sort=False)[["value", "undefined"]]

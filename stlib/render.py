@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from stlib.layout import Layout
+from stlib.layout import Layout, round_numbers
 
 STYLES = [
     {"selector": "th, td", "props": "padding: 2px 8px; text-align: right; white-space: nowrap"},
@@ -122,6 +122,13 @@ def csv(layout: Layout) -> str:
     """Render the rounded numbers, one line per row and metric; notes are comment lines at the head."""
     comments = "".join(f"# {note}\n" for note in layout.notes)
     return comments + layout.numbers.to_csv(index=False, lineterminator="\n")
+
+
+def plain(numbers: pd.DataFrame, decimals: int) -> str:
+    """Render numbers as CSV: p and q with three digits, all else rounded."""
+    small = [name for name in numbers.columns if name.split("_")[0] in ("p", "q", "smallest")]
+    text = {name: numbers[name].map("{:.3g}".format, na_action="ignore") for name in small}
+    return round_numbers(numbers, decimals).assign(**text).to_csv(index=False, lineterminator="\n")
 
 
 RENDERERS: dict[str, Callable[[Layout], str]] = {

@@ -163,7 +163,10 @@ class Run:
             "data": ["stlib.datasets", source],
             "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
             "registration": ["stlib.registration", "stlib.graph"],
-            "tables": ["stlib.scores", "stlib.render", "stlib.conditions"],
+            "tables": [
+                *("stlib.scores", "stlib.comparisons", "stlib.genewise", "stlib.regions"),
+                *("stlib.render", "stlib.conditions"),
+            ],
             "figures": [
                 "stlib.comparisons",
                 "stlib.figures",

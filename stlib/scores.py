@@ -1,21 +1,38 @@
 """The numbers of a table, from the predictions of its runs: per patient, and beside what is reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from stlib import metrics, paths, statistics
+from stlib import ceiling, metrics, paths, statistics
 from stlib.predictions import Predictions, load_predictions
+from stlib.sections import Section
 from stlib.tables import PLACE, Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
 
 Load = Callable[[Run], Predictions]
 KEYS = (*PLACE, "label", "model", "role")  # what tells the rows of a table apart
+CEILING = "ceiling"  # in the place of a model: no method, but what the counts allow
 
 
 def read_run(run: Run) -> Predictions:
     """Read the predictions of a run from its folder."""
     return load_predictions(run.folder / "predictions.h5ad")
+
+
+def predicted(table: Table, dataset: str, load: Load = read_run) -> Iterator[tuple[int, Run, Predictions]]:
+    """Read the predictions of a table: place of the row in `rows_for`, run, predictions; one per seed."""
+    for place, row in enumerate(rows_for(table, dataset)):
+        for run in runs_of(table, row, dataset):
+            yield place, run, load(run)
+
+
+def with_every_metric(table: Table) -> Table:
+    """Return the table with all metrics there are, its own first."""
+    own = [column.metric for column in table.metrics]
+    others = [Column(metric=name) for name in metrics.METRICS if name not in own]
+    return table.model_copy(update={"metrics": [*table.metrics, *others]})
 
 
 def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.DataFrame:
@@ -45,13 +62,11 @@ def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.Data
     for column in table.metrics:
         metrics.find(column.metric)
     parts = []
-    for place, row in enumerate(rows_for(table, dataset)):
-        for run in runs_of(table, row, dataset):
-            predictions = load(run)
-            constant = metrics.constant(predictions)
-            for column in table.metrics:
-                scores = metrics.scores(predictions, column.metric).rename_axis("unit").reset_index()
-                parts.append(scores.assign(row=place, metric=column.metric, seed=run.seed, constant=constant))
+    for place, run, predictions in predicted(table, dataset, load):
+        constant = metrics.constant(predictions)
+        for column in table.metrics:
+            scores = metrics.scores(predictions, column.metric).rename_axis("unit").reset_index()
+            parts.append(scores.assign(row=place, metric=column.metric, seed=run.seed, constant=constant))
     if not parts:
         raise ValueError(
             f"tables/{table.name}.yaml has no row for dataset '{dataset}'; add one, or folds to "
@@ -70,17 +85,84 @@ def by_patient(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame
     """
     rows = rows_for(table, dataset)
     about = pd.DataFrame([{key: getattr(row, key) for key in KEYS} for row in rows])
+    scores = scores[scores["metric"].isin([column.metric for column in table.metrics])]
     means = scores.groupby(["row", "metric", "unit"], sort=False)["value"].mean().reset_index()
     return about.join(means.set_index("row"))
 
 
-def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
+class Reachable(NamedTuple):
+    """What the counts allow in one section of a table."""
+
+    noise: Predictions  # of the labels, in the place of what was predicted
+    genes: pd.DataFrame  # ceilings of each gene's correlation, see `stlib.ceiling.by_gene`
+
+
+def reachable(
+    table: Table, dataset: str, sections: dict[str, dict[str, Section]], load: Load = read_run
+) -> dict[tuple[str, ...], Reachable]:
+    """Find what the counts allow in each section of a table, protocol by protocol.
+
+    Whoever stands together predicts the same locations. A transfer has labels of its own and no ceiling.
+
+    Parameters
+    ----------
+    table, dataset
+        Which table, for which data.
+    sections
+        Dataset (each size is one) -> its sections by name, see `stlib.sections.load_prepared`; a dataset
+        without any has no ceiling: predictions alone do not tell noise from tissue.
+    load
+        Run -> predictions. Default: from the run's folder.
+
+    Returns
+    -------
+    dict
+        Protocol, setting and size -> what is reachable there.
+    """
+    found, parts = {}, {}
+    for row in rows_for(table, dataset):
+        run = runs_of(table, row, dataset)[0]
+        place = tuple(getattr(row, key) for key in PLACE)
+        if place in found or row.protocol == "transfer" or not sections.get(run.dataset):
+            continue
+        predictions = load(run)
+        if run.dataset not in parts:
+            parts[run.dataset] = ceiling.parts(sections[run.dataset], predictions.genes.tolist())
+        noise = ceiling.of_predictions(predictions, parts[run.dataset])
+        found[place] = Reachable(noise, ceiling.by_gene(noise, sections[run.dataset]))
+    return found
+
+
+def ceilings(table: Table, found: dict[tuple[str, ...], Reachable]) -> pd.DataFrame:
+    """Return what the counts allow: the ceiling of each section of a table, metric and patient (or fold).
+
+    Parameters
+    ----------
+    table
+        The declaration.
+    found
+        From `reachable`.
+    """
+    parts = []
+    for place, (noise, _) in found.items():
+        for column in table.metrics:
+            values = ceiling.scores(noise, column.metric).rename_axis("unit").rename("value").reset_index()
+            parts.append(values.assign(**dict(zip(PLACE, place, strict=True)), metric=column.metric))
+    empty = pd.DataFrame(columns=[*PLACE, "metric", "unit", "value"])
+    return pd.concat(parts, ignore_index=True) if parts else empty
+
+
+def frame(
+    table: Table, dataset: str, scores: pd.DataFrame, ceilings: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Compute the numbers of a table: ours, reported, and the difference.
 
     Parameters
     ----------
     scores
         From `patient_scores`, for the same table and dataset.
+    ceilings
+        From `ceilings`; None: the table says nothing about what is reachable.
 
     Returns
     -------
@@ -90,7 +172,9 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
         `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for
         one); `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of
         the methods of its protocol, setting and size; `beaten`: a method that is no better than the best
-        control there.
+        control there; `ceiling` of the counts there, and `share` of what is reachable: 0 where the best
+        constant of the section stands (a correlation that it does not have is 0), 1 at the ceiling. With
+        ceilings the last line of each section is the ceiling itself.
     """
     printed = published()
     lines = []
@@ -104,7 +188,38 @@ def frame(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
             line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
             line |= reported(printed, table, row, column, dataset, row.size)
             lines.append(line)
-    return _ranked(pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"]))
+    lines += [] if ceilings is None else _ceiling_lines(ceilings)
+    found = pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"])
+    return _ranked(_shared(found))
+
+
+def _ceiling_lines(ceilings: pd.DataFrame) -> list[dict[str, object]]:
+    """Return the line of the ceiling itself, for each section and metric."""
+    lines = []
+    for (*place, name), group in ceilings.groupby([*PLACE, "metric"], sort=False):
+        about = {"label": "Ceiling of the counts", "model": CEILING, "role": "ceiling", "metric": name}
+        about |= {"unit": metrics.find(name).unit} | statistics.summary(group["value"])._asdict()
+        about |= {"seeds": 1, "seed_sd": np.nan, "undefined": group["value"].isna().mean(), "constant": False}
+        nothing = {"reported": np.nan, "reported_sd": np.nan}
+        lines.append(dict(zip(PLACE, place, strict=True)) | about | nothing)
+    return lines
+
+
+def _shared(found: pd.DataFrame) -> pd.DataFrame:
+    """Say of each score which share it is of the way from the best constant to the ceiling."""
+    found = found.assign(ceiling=np.nan, share=np.nan)
+    for (*_, name), group in found.groupby([*PLACE, "metric"]):
+        top = group.loc[group["model"] == CEILING, "mean"]
+        if top.empty:
+            continue
+        metric = metrics.find(name)
+        constants = group.loc[group["constant"], "mean"]
+        zero = constants.max() if metric.higher_is_better else constants.min()
+        if np.isnan(zero) and metric.higher_is_better:
+            zero = 0.0
+        found.loc[group.index, "ceiling"] = top.item()
+        found.loc[group.index, "share"] = (group["mean"] - zero) / (top.item() - zero)
+    return found
 
 
 def published() -> pd.DataFrame:

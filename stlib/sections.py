@@ -56,6 +56,8 @@ class Section:
         Expected counts (N, M) and negative-binomial dispersion where they are known: the toy alone.
     cells
         Level -> its cells, where `counts` holds a sample of what was measured; empty: it holds everything.
+    region
+        What the tissue under each spot is called (N,), empty where it is not; None: nobody labelled it.
     facts
         Numbers that the reader met on its way and that nothing computes with, e.g. how many bins it dropped.
     """
@@ -76,6 +78,7 @@ class Section:
     rate: np.ndarray | None = field(default=None, repr=False)
     dispersion: float | None = None
     cells: dict[str, Cells] = field(default_factory=dict, repr=False)
+    region: np.ndarray | None = field(default=None, repr=False)
     facts: dict[str, float] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -190,6 +193,8 @@ def write_section(path: Path, section: Section) -> None:
         },
         index=section.barcodes.astype(str),
     )
+    if section.region is not None:
+        obs["region"] = section.region.astype(str)
     table = anndata.AnnData(
         X=sparse.csr_matrix(section.counts, dtype=np.int32),
         obs=obs,
@@ -251,6 +256,16 @@ def load_sections(params: Params, names: Iterable[str]) -> dict[str, Section]:
     return {name: read_section(section_file(*whose(params, name))) for name in names}
 
 
+def load_prepared(params: Params) -> dict[str, Section]:
+    """Read every section of a dataset whose counts may be read; none where the dataset is not prepared here.
+
+    Predictions travel without the data that they were made of, and are scored without it.
+    """
+    names = list(params.patient_of)
+    ready = all(section_file(params.name, name).exists() for name in names)
+    return load_sections(params, names) if ready else {}
+
+
 def _section(file: h5py.File) -> Section:
     obs, spot, uns = file["obs"], file["uns/spot"], file["uns"]
     return Section(
@@ -273,6 +288,7 @@ def _section(file: h5py.File) -> Section:
             level: Cells(cells["index"][:], _matrix(cells["counts"]))
             for level, cells in uns.get("cells", {}).items()
         },
+        region=_column(obs, "region") if "region" in obs else None,
         facts={name: float(value[()]) for name, value in uns.get("facts", {}).items()},
     )
 

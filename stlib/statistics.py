@@ -1,6 +1,9 @@
 """Means over patients with their spread, and tests between methods: Welch's, and paired ones.
 
-A patient is the unit: spots and sections of one patient are no independent repeats.
+A patient is the unit: spots and sections of one patient are no independent repeats. So few of them have a
+distribution that nobody knows, and two paired tests stand side by side: Student's, which assumes it normal,
+and the exact test of signs, which assumes it symmetric and whose p no number of spots brings below
+`smallest_p`.
 """
 
 from typing import NamedTuple
@@ -70,6 +73,52 @@ def paired(difference: pd.Series) -> float:
     return float(stats.ttest_1samp(values, 0).pvalue)
 
 
+FLIPS = 2**16  # sign patterns that are counted: all of them up to 16 patients, else as many at random
+
+
+def sign_flip(difference: pd.Series) -> float:
+    """Return the two-sided p of the exact test of signs of differences within patients; NaN without one.
+
+    Where a method is as likely to win as to lose by the same amount, each of the 2^n patterns of signs of the
+    n differences is equally likely; p is the share of patterns whose mean lies as far from zero.
+
+    Examples
+    --------
+    >>> sign_flip(pd.Series([1.0, 2.0, 3.0]))  # all of one sign: 2 of 8 patterns
+    0.25
+    """
+    values = difference.dropna().to_numpy(np.float64)
+    n = len(values)
+    if not n:
+        return float("nan")
+    patterns = np.arange(2**n) if 2**n <= FLIPS else np.random.default_rng(0).integers(0, 2**n, FLIPS)
+    signs = 1.0 - 2 * (patterns[:, None] >> np.arange(n) & 1)
+    far = np.abs(signs @ values) >= abs(values.sum()) * (1 - 1e-12)
+    return float(far.mean()) if 2**n <= FLIPS else float((far.sum() + 1) / (FLIPS + 1))
+
+
+def smallest_p(n: int) -> float:
+    """Return the smallest p that `sign_flip` can give n patients: two patterns of 2^n have the largest mean.
+
+    Examples
+    --------
+    >>> smallest_p(4), smallest_p(8)
+    (0.125, 0.0078125)
+    """
+    return 2 / 2**n if n and 2**n <= FLIPS else 1 / (FLIPS + 1) if n else float("nan")
+
+
+def benjamini_hochberg(p: pd.Series) -> pd.Series:
+    """Return q: the share of false discoveries among all with as small a p or smaller; NaN stays.
+
+    Examples
+    --------
+    >>> benjamini_hochberg(pd.Series([0.01, 0.04, float("nan")])).tolist()
+    [0.02, 0.04, nan]
+    """
+    return _corrected(p, "fdr_bh")
+
+
 def holm(p: pd.Series) -> pd.Series:
     """Return p corrected for the number of tests by Holm's method; NaN is no test and stays.
 
@@ -78,8 +127,14 @@ def holm(p: pd.Series) -> pd.Series:
     >>> holm(pd.Series([0.01, 0.04, float("nan")])).tolist()
     [0.02, 0.04, nan]
     """
+    return _corrected(p, "holm")
+
+
+def _corrected(p: pd.Series, method: str) -> pd.Series:
+    """Correct what was tested, whatever order it stands in."""
     tested = p.dropna()
     if tested.empty:
         return p
-    corrected = multipletests(tested, method="holm")[1]
-    return p.where(p.isna(), pd.Series(corrected, tested.index).reindex(p.index))
+    return p.where(
+        p.isna(), pd.Series(multipletests(tested, method=method)[1], tested.index).reindex(p.index)
+    )

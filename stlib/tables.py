@@ -50,6 +50,7 @@ class Row(Record):
     train: dict[str, str] = {}  # of a transfer: dataset -> what is trained on instead, e.g. toy_hd@8um+16um
     setting: Setting = "strict"
     role: Literal["method", "control", "ceiling"] = "method"  # a ceiling knows the truth
+    ours: bool = False  # each other method of its section is held against it
     against: str = ""  # what a variant changes, and is held against; empty: its model without a variant
     run: str = ""  # the run it shares; empty: its own, or for controls and ceilings the one they share
     datasets: list[str] = []  # those the row exists for; empty: all

@@ -259,6 +259,12 @@ class Toy:
         """Return where the spots lie in the block (N, 3), um."""
         return self.cuts[section].places(self.spots(section)[1])
 
+    def regions(self, section: str) -> np.ndarray:
+        """Return the cell type that is most frequent under each spot (N,)."""
+        mixture = self.blocks[self.patient_of[section]].mixture(self.places(section), self.spot.size_um / 2)
+        types = np.column_stack([mixture[:, 0], mixture[:, 1] + mixture[:, 4], mixture[:, 2:4]])
+        return np.array(TYPES)[types.argmax(1)]
+
     def parts(self, patient: str, places: np.ndarray, radius_um: float) -> np.ndarray:
         """Return visible, hidden and patient part of the log rate (3, N, M), at the scale of the dataset.
 

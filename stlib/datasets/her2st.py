@@ -3,7 +3,8 @@
 The files lie as on GitHub, with or without its `data/` level: ``ST-cnts/A1.tsv.gz`` (spots x gene symbols),
 ``ST-spotfiles/A1_selection.tsv`` (fitted places), ``ST-imgs/A/A1/*.jpg`` (one slide, cropped to the frame of
 the array). A spot is called `XxY` after the columns x and y of the spot file, a section by the letter of its
-patient and its place in the stack.
+patient and its place in the stack. One section of each patient has a pathologist's labels,
+``ST-pat/lbl/A1_labeled_coordinates.tsv``; they are read where they lie, and nothing is trained on them.
 """
 
 from pathlib import Path
@@ -21,6 +22,11 @@ from stlib.records import Record, nearest, parse
 from stlib.sections import Section, check_section
 
 MANIFEST = "her2st.files.tsv"  # in params/
+LABELLED = ["Row.names", "x", "y", "pixel_x", "pixel_y", "label"]
+REGIONS = (
+    *("invasive cancer", "cancer in situ", "connective tissue", "adipose tissue", "breast glands"),
+    *("immune infiltrate", "undetermined"),
+)
 COLUMNS = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
 
 
@@ -127,6 +133,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         shape=params.spot.shape,
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,
+        region=_regions(_top(folder) / f"ST-pat/lbl/{section}_labeled_coordinates.tsv", array, spots),
     )
     return check_section(made, source, tuple(options.empty_spots.get(section, ())))
 
@@ -151,6 +158,44 @@ def _read_spots(path: Path) -> dict[str, np.ndarray]:
     if len(set(names)) < len(names):
         raise refuse("a spot has one row", f"{sorted({n for n in names if names.count(n) > 1})} repeated")
     return dict(zip(names, table[:, 2:6], strict=True))
+
+
+def _regions(path: Path, array: np.ndarray, listed: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Return the pathologist's label of each spot (N,); None for a section without labels.
+
+    Labels are joined on the fitted place in the array, to three decimals; the pixels of their file belong to
+    another image. Rows without a place are dropped; a spot has one label, or none.
+    """
+    if not path.is_file():
+        return None
+
+    def refuse(requirement: str, found: object) -> ValueError:
+        return ValueError(f"{path}: {requirement}; found {found}. Correct the file, or remove it")
+
+    head, *lines = path.read_text().splitlines() or [""]
+    if head.split("\t") != LABELLED:
+        raise refuse(f"the columns are {' '.join(LABELLED)}, tab-separated", repr(head))
+    labels: dict[tuple[float, float], str] = {}
+    for line in lines:
+        words = line.split("\t")
+        if len(words) != len(LABELLED) or words[-1] not in REGIONS:
+            raise refuse(
+                f"each row has {len(LABELLED)} words, the last one of {', '.join(REGIONS)}", repr(line)
+            )
+        if words[1] in ("", "NA"):
+            continue
+        place = _fitted(float(words[1]), float(words[2]))
+        if labels.setdefault(place, words[-1]) != words[-1]:
+            raise refuse("a spot has one label", f"{labels[place]!r} and {words[-1]!r} at {place}")
+    strange = sorted(set(labels) - {_fitted(*row[:2]) for row in listed.values()})
+    if strange:
+        raise refuse("labels lie on spots of the section", f"{len(strange)} that do not, e.g. {strange[:3]}")
+    return np.array([labels.get(_fitted(*place), "") for place in array])
+
+
+def _fitted(x: float, y: float) -> tuple[float, float]:
+    """Return a fitted place as it is joined on."""
+    return round(float(x), 3), round(float(y), 3)
 
 
 def _join(

@@ -125,6 +125,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         pitch_um=params.spot.pitch_um,
         rate=rate.to_numpy(),
         dispersion=numbers.dispersion,
+        region=tissue(params).regions(section),
     )
     check_section(made, f"{folder.name}/{section}.counts.tsv")
     return replace(made, counts=made.counts.astype(np.int32))
