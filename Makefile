@@ -146,6 +146,8 @@ rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) train DATASET=toy_hd@100um TO=toy_hd@16um PROTOCOL=transfer MODEL=pixnet > /dev/null
 	@$(PY) -m stlib.rendered
 
+report: $(READY)  ## all tables and figures of DATASET that stand, on one page with every run: reports/DATASET/report.html
+	@$(PY) -m stlib.report $(DATASET)
 site: $(READY)  ## README, executed notebooks, tables and figures as a static site: site/index.html
 	@$(PY) -m stlib.site
 
@@ -166,7 +168,7 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab params data prepare train predict reproduce ablations figures audit rendered site test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train predict reproduce ablations figures audit rendered report site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

@@ -32,5 +32,5 @@ tables                 `tables` (declared), `scores`, `layout`, `render`, `condi
 what stands            `contents` (of the papers' tables and figures)
 what a step costs      `bench` (measures), `cost` (its table)
 figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
-pages                  `show`, `rendered` (for browsing), `site` (all of them, linked)
+pages                  `show`, `rendered` (for browsing), `site` (all of them, linked), `report`
 """

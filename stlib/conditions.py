@@ -100,11 +100,19 @@ def _plain(value: Any) -> Any:
 
 
 def report(runs: list[Run]) -> pd.DataFrame:
-    """Return device, seconds and peak memory of each run, read from its record; controls share one."""
-    shown = ("device", "train_seconds", "seconds", "peak_memory_mb")
+    """Return device, seconds, peak memory and fingerprint of each run, from its record; controls share one.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per run: `protocol`, `dataset`, `model`, `setting`, `seed`, `to` (of a transfer), `device`,
+        `train_seconds`, `seconds`, `peak_memory_mb` and `fingerprint`.
+    """
+    shown = ("device", "train_seconds", "seconds", "peak_memory_mb", "fingerprint")
     rows = []
     for run in runs:
         record = {"train_seconds": 0.0} | json.loads(run.record.read_text())  # controls are not trained
-        about = {"protocol": run.step, "model": run.model, "setting": run.setting, "seed": run.seed}
+        about = {"protocol": run.step, "dataset": run.dataset, "model": run.model}
+        about |= {"setting": run.setting, "seed": run.seed, "to": run.to}
         rows.append(about | {key: record[key] for key in shown})
     return pd.DataFrame(rows)

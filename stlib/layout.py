@@ -35,10 +35,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under one title: `lines` are (label, role, cells)."""
+    """Rows under one title: `lines` are (label, role, cells); `place` is protocol, setting and size."""
 
     title: str
     lines: list[tuple[str, str, list[Cell]]]
+    place: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = (), shown: 
                 _cell(line.loc[name], part, table.decimals) for name, shown in parts.items() for part in shown
             ]
             lines.append((label, role, cells))
-        blocks.append(Block(f"{SECTIONS[protocol]}{size and f', {size}'} ({setting})", lines))
+        title = f"{SECTIONS[protocol]}{size and f', {size}'} ({setting})"
+        blocks.append(Block(title, lines, (protocol, setting, size)))
     said = [*table.notes, *notes]
     remarked = (what_a_constant_scores(table, found), *said, *remarks(table, found), *shown)
     under = [text for text in remarked if text]

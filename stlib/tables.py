@@ -294,10 +294,15 @@ def _trained_on(row: Row, params: Params) -> str:
 
 def runs_needed(table: Table, dataset: str) -> list[Run]:
     """Return the runs to make, each once; models that share a run are named by it (``controls``)."""
-    needed = []
+    needed: list[Run] = []
     for row in rows_for(table, dataset):
-        needed += [run._replace(model=_kept_under(row)) for run in runs_of(table, row, dataset)]
+        needed += recorded(table, row, dataset)
     return list(dict.fromkeys(needed))
+
+
+def recorded(table: Table, row: Row, dataset: str) -> list[Run]:
+    """Return the runs whose records tell of a row: its own, or those that it shares."""
+    return [run._replace(model=_kept_under(row)) for run in runs_of(table, row, dataset)]
 
 
 def _kept_under(row: Row) -> str:

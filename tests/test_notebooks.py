@@ -1,6 +1,7 @@
 """The shape of the notebooks, and that the rendered copies are runs of them."""
 
 import ast
+import json
 import re
 
 import jupytext
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import pytest
+from bs4 import BeautifulSoup
 
-from stlib import paths
+from stlib import paths, report
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.predictions import Predictions
 from stlib.rendered import FOLDER
@@ -137,3 +139,23 @@ def test_tables_and_figures_need_nothing_but_predictions(predicted):
     for suffix in ("md", "csv", "tex", "html"):
         assert (predicted / "results" / "toy" / f"table1.{suffix}").stat().st_size > 1000
     assert {path.suffix for path in (predicted / "figures" / "toy").iterdir()} == {".png", ".csv"}
+    page_of_the_report(predicted)
+
+
+def page_of_the_report(folder):
+    """The report of these results: every number leads to its run, and nothing is asked of another file."""
+    page = BeautifulSoup(report.write("toy", folder / "report").read_text(), "html.parser")
+    places = {tag["id"] for tag in page.find_all(id=True)}
+    links = [tag["href"] for tag in page.find_all("a")]
+    assert {link.removeprefix("#") for link in links} <= places
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.find_all("img"))
+    drawn = sorted((folder / "figures" / "toy").glob("*.png"))
+    assert [image["alt"] for image in page.find_all("img")] == [path.stem for path in drawn]
+    (row,) = [row for row in page.find_all("tr") if row.td and row.td.text.strip() == "ASIGN 3D (ours)"]
+    assert {link["href"] for link in row.find_all("a")} == {"#runs-3d-toy-asign-strict-s0"}
+    run = page.find(id="runs-3d-toy-asign-strict-s0")
+    record = json.loads(Run("3d", "toy", "asign").record.read_text())
+    assert record["fingerprint"][:12] in run.text and '"lr": 0.06' in run.pre.text
+    assert (folder / "report" / "table1.csv").read_bytes() == (
+        folder / "results" / "toy" / "table1.csv"
+    ).read_bytes()

@@ -1,0 +1,213 @@
+"""One page that holds all that is known of a dataset's results: what an author attaches to a paper.
+
+``make report DATASET=toy`` writes ``reports/toy/report.html``, which needs no other file and no network, and
+the tables as CSV and LaTeX beside it. It is put together from ``results/``, ``figures/`` and, where they
+stand on this machine, the records of the runs; nothing is computed. Every number is a link to its run.
+"""
+
+import base64
+import io
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from stlib import layout, paths
+from stlib.fingerprint import file_hash
+from stlib.layout import Layout
+from stlib.params import files_of, load_params, sized
+from stlib.tables import PLACE, load_table, names, recorded, rows_for
+from stlib.tables import Run as Key
+
+MORE = {  # what lies beside a table -> how it is called
+    "tests": "Paired tests, corrected for their number",
+    "metrics": "Every metric, with intervals",
+    "patients": "Patient by patient",
+    "genes": "Gene by gene",
+    "regions": "By region of the tissue",
+}
+MOST_LINES = 2000  # of what lies beside a table; the CSV holds all
+
+
+class RunLine(NamedTuple):
+    """A run as the page tells of it."""
+
+    anchor: str
+    name: str
+    seed: int
+    minutes: float
+    train_minutes: float
+    memory_mb: int
+    device: str
+    fingerprint: str
+    parameters: str  # as JSON; empty where the record is not on this machine
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table, the runs of its rows by (protocol, setting, size, label), and what lies beside it.
+
+    `told` holds each run with its record, which is empty where it is not on this machine.
+    """
+
+    name: str
+    title: str
+    layout: Layout
+    runs: dict[tuple[str, ...], list[RunLine]]
+    told: list[tuple[RunLine, dict[str, Any]]]
+    more: dict[str, Markup]
+
+
+def write(dataset: str, folder: Path) -> Path:
+    """Write the page, and copies of the tables as CSV and LaTeX.
+
+    Parameters
+    ----------
+    dataset
+        A file in `params/`.
+    folder
+        Where to; what else lies there stays.
+
+    Returns
+    -------
+    pathlib.Path
+        The page.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no table of the dataset stands.
+    """
+    params = load_params(sized(dataset)[0])
+    tables = [show(name, dataset) for name in names() if (paths.RESULTS / dataset / f"{name}.csv").exists()]
+    if not tables:
+        raise FileNotFoundError(
+            f"a report needs a table, and none stands in results/{dataset}; make one first, e.g. "
+            f"make reproduce-table1 DATASET={dataset}"
+        )
+    told = {line: record for table in tables for line, record in table.told}
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"{params.title}: results",
+            params=params,
+            tables=tables,
+            figures=_images(sorted((paths.FIGURES / dataset).glob("*.png"))),
+            runs=list(told),
+            sections=_prepared(dataset),
+            described={path.name: file_hash(path) for path in files_of(dataset)},
+            every_version=_distinct(record["versions"] for record in told.values() if record),
+            lock=file_hash(paths.LOCK),
+        )
+    )
+    for path in sorted((paths.RESULTS / dataset).glob("*")):
+        if path.suffix in (".csv", ".tex"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with paths.replacing(folder / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+    return paths.write_text(folder / "report.html", page)
+
+
+def show(name: str, dataset: str) -> Shown:
+    """Read a table that stands: its numbers, its remarks, its runs, and what lies beside it."""
+    table, stem = load_table(name), paths.RESULTS / dataset / name
+    under = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("- ")]
+    laid = layout.scores(table, numbers_of(stem.with_suffix(".csv")))
+    remarks = [line.removeprefix("- ") for line in under]
+    told = dict(_told(stem.with_suffix(".runs.csv")))
+    runs = {
+        (row.protocol, row.setting, row.size, row.label): [
+            told[run][0] for run in recorded(table, row, dataset) if run in told
+        ]
+        for row in rows_for(table, dataset)
+    }
+    more = {
+        title: _plain(path)
+        for kind, title in MORE.items()
+        if (path := stem.with_suffix(f".{kind}.csv")).exists()
+    }
+    return Shown(name, table.title, replace(laid, remarks=remarks), runs, list(told.values()), more)
+
+
+def numbers_of(path: Path) -> pd.DataFrame:
+    """Read the CSV of a table, as `stlib.layout.scores` takes it; its notes stand before the numbers."""
+    lines = path.read_text().splitlines(keepends=True)
+    start = next(place for place, line in enumerate(lines) if not line.startswith("#"))
+    words = {name: str for name in (*PLACE, "label", "model", "role", "metric", "unit")}
+    return pd.read_csv(io.StringIO("".join(lines[start:])), dtype=words).fillna({"size": ""})
+
+
+def _told(path: Path) -> Iterator[tuple[Key, tuple[RunLine, dict[str, Any]]]]:
+    """Yield the runs of a table: which, its line, and its record, empty where it is not on this machine."""
+    words = {name: str for name in ("protocol", "dataset", "model", "setting", "to", "device", "fingerprint")}
+    for row in pd.read_csv(path, dtype=words).fillna({"to": ""}).itertuples():
+        key = Key(row.protocol, row.dataset, row.model, row.setting, row.seed, row.to)
+        name = key.folder.relative_to(paths.OUT).as_posix()
+        stands = (key.folder / "run.json").exists()
+        record = json.loads((key.folder / "run.json").read_text()) if stands else {}
+        if record.get("fingerprint") != row.fingerprint:  # another run than the table is of
+            record = {}
+        line = RunLine(
+            re.sub("[^A-Za-z0-9]+", "-", name),
+            name,
+            row.seed,
+            row.seconds / 60,
+            row.train_seconds / 60,
+            row.peak_memory_mb,
+            row.device,
+            row.fingerprint,
+            json.dumps(record["parameters"], indent=1) if record else "",
+        )
+        yield key, (line, record)
+
+
+def _plain(path: Path) -> Markup:
+    """Return a CSV as an HTML table, its first lines where it is long."""
+    numbers = pd.read_csv(path, dtype=str, keep_default_na=False)
+    shown = Markup(numbers.head(MOST_LINES).to_html(index=False, border=0))
+    rest = len(numbers) - MOST_LINES
+    return shown + (Markup("<p>{:,} more lines in {}.</p>").format(rest, path.name) if rest > 0 else "")
+
+
+def _images(files: list[Path]) -> dict[str, str]:
+    """Return the figures in base64, by name."""
+    return {path.stem: base64.b64encode(path.read_bytes()).decode() for path in files}
+
+
+def _prepared(dataset: str) -> dict[str, dict[str, str]]:
+    """Return the SHA-256 of counts and slide of each section, for each size, as far as prepared here."""
+    found = {}
+    for name in sized(dataset):
+        manifest = paths.processed(name) / "manifest.json"
+        digests = json.loads(manifest.read_text()) if manifest.exists() else {}
+        size = name.partition("@")[2]
+        found |= {f"{section} {size}".strip(): files for section, files in digests.items()}
+    return found
+
+
+def _distinct(versions: Iterable[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the sets of versions that differ, each once."""
+    found: list[dict[str, str]] = []
+    for one in versions:
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def _environment() -> Environment:
+    folder = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+
+
+if __name__ == "__main__":  # python -m stlib.report toy
+    written = write(sys.argv[1], paths.OUT / "reports" / sys.argv[1])
+    print(written.relative_to(paths.OUT))
