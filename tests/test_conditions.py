@@ -100,3 +100,10 @@ def test_controls_that_share_a_run_share_its_line(run, monkeypatch):
 def test_the_precision_is_said(run):
     notes = conditions.reductions([with_params(run, overrides={}, training=Training(precision="bf16-mixed"))])
     assert notes[1] == "Networks are trained and applied in bfloat16, their gene heads in float32."
+
+
+def test_a_dataset_whose_counts_are_not_at_hand_is_named():
+    assert conditions.unreachable({"a@8um": {}, "a@16um": {"S": "section"}}) == [
+        "No share of what is reachable: the counts of a@8um are not prepared here."
+    ]
+    assert conditions.unreachable({"a": {"S": "section"}}) == []
