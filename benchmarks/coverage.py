@@ -108,8 +108,8 @@ def markdown(found: pd.DataFrame, datasets: int) -> str:
         "# Intervals over eight patients",
         "",
         f"{datasets} datasets of {PATIENTS} patients of the toy tissue, counts alone ({GENES} genes, {PANEL} "
-        "in the panel, two sections each); how many of their 95 % intervals cover the true score, the mean over "
-        f"all {datasets * PATIENTS} patients. Written by `python benchmarks/coverage.py`.",
+        "in the panel, two sections each); how many of their 95 % intervals cover the true score, the mean "
+        f"over all {datasets * PATIENTS} patients. Written by `python benchmarks/coverage.py`.",
         "",
         "| control | metric | true score (standard error) | Student's t, as in tables | its mean width "
         "| percentile bootstrap | its mean width |",

@@ -75,6 +75,13 @@ def test_genes_that_were_added_by_name_are_said(run):
     assert "In the panel by name, whatever their counts: SGPP1, DPEP1." in notes
 
 
+def test_a_panel_of_another_rule_is_said(run):
+    panel = run.params.panel.model_copy(update={"rule": "spatially_variable"})
+    said = "Panel: the 50 genes that come first by Moran's I of their Pearson residuals (spatially variable)."
+    assert said in conditions.reductions([with_params(run, panel=panel)])
+    assert not any(note.startswith("Panel") for note in conditions.reductions([run]))
+
+
 def test_the_controls_are_asked_one_by_one():
     shared = with_params(Run("3d", "toy", "controls"), overrides={}, training=Training())
     assert len(conditions.reductions([shared])) == 1  # as they are meant to be
