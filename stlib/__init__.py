@@ -11,7 +11,7 @@ its places             `array`, `visium` and `bins` (the grids), `orientation` (
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
 one section on disk    `sections` (counts and positions), `slide` (the image, of any of `images`), `paths`
-preparation            `expression`, `features` (cached), `graph`
+preparation            `expression`, `panels` (of genes), `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
                        `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)

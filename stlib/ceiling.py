@@ -7,7 +7,10 @@ A label t is what the tissue gives plus noise of counting, which no method can p
 Genes share what tissue does to them: m is of low rank, e is not. Factor analysis by maximum likelihood tells
 the two apart without a word about the distribution of counts, so that what sequencing adds to a Poisson draw
 (overdispersion) is noise as soon as no other gene shares it. It is a ceiling from below: what a gene does
-alone counts as noise, too. The number of factors is that of Horn's parallel analysis.
+alone counts as noise, too, and so does what bends where genes are hardly counted. That shows where there is
+little other noise: without overdispersion the error of the ceiling comes out about 8 % too large, and where
+the correlation per gene is below 0.55 it comes out 6 to 8 % too small. The number of factors is that of
+Horn's parallel analysis.
 
 The noise of the label is that of y without what the sum over the panel takes off,
 

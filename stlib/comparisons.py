@@ -126,7 +126,7 @@ def said_of_tests(found: pd.DataFrame, headline: str) -> list[str]:
         labels = [f"{line.label} ({line.protocol})" for line in own[own["verdict"] == verdict].itertuples()]
         sentences.append(f"{verdict} than the best control: {', '.join(labels) or 'none'}")
     least = {
-        f"{p:.2g} with {n} patients": n for n, p in zip(found["n"], found["smallest_p"], strict=True) if n
+        f"{p:.3g} with {n} patients": n for n, p in zip(found["n"], found["smallest_p"], strict=True) if n
     }
     return [
         f"Paired over patients, {metrics.find(headline).label}, p < 0.05 by Student's t corrected for all "

@@ -13,6 +13,11 @@ from stlib.results import Run
 from stlib.sections import Section
 from stlib.task import config_of
 
+RULES = {
+    "highly_variable": "the variance of their Pearson residuals (highly variable)",
+    "spatially_variable": "Moran's I of their Pearson residuals (spatially variable)",
+}
+
 
 def reductions(runs: list[Run]) -> list[str]:
     """Say for a caption which settings differ from a method's paper, and where frozen features come from.
@@ -33,6 +38,8 @@ def reductions(runs: list[Run]) -> list[str]:
         else "pretrained"
     )
     notes = [f"Frozen features: `{encoder}` ({kind})."]
+    if params.panel.rule != "top_mean":
+        notes.append(f"Panel: the {params.panel.size} genes that come first by {RULES[params.panel.rule]}.")
     if params.panel.add:
         notes.append(f"In the panel by name, whatever their counts: {', '.join(params.panel.add)}.")
     if params.training.patience is not None:

@@ -5,9 +5,10 @@ over patients. Chance is a prediction that lies elsewhere in the tissue, in two 
 
 `p`          the spots of each section are shuffled. The mean of a correlation is then 0 and its variance
              1 / (n - 1), exactly; the sum over sections is taken as normal.
-`p_shifted`  the prediction is pushed along the section, row by row and there and back, so that neighbours
-             stay neighbours. Tissue is smooth, and two smooth maps agree more often by chance than shuffled
-             ones: this is the stricter reading.
+`p_shifted`  the prediction is pushed along the section, the end of each row into the start of the next, so
+             that most neighbours stay neighbours. Tissue is smooth, and two smooth maps agree more often by
+             chance than shuffled ones: this is the stricter reading. Of made maps that share nothing and
+             are smooth over one pitch, 25 % have p < 0.05 and 9 % p_shifted < 0.05.
 
 Both are one-sided, and q is p under control of the false discoveries among the genes of a row.
 """
@@ -62,6 +63,7 @@ def genes(
         known = reachable.get(tuple(getattr(row, key) for key in PLACE))
         top = pd.DataFrame(columns=["ceiling", "counting"], dtype=float) if known is None else known.genes
         found = found.assign(
+            n=found["n"].round().astype(int),
             q=statistics.benjamini_hochberg(found["p"]),
             q_shifted=statistics.benjamini_hochberg(found["p_shifted"]),
         ).join(top)
@@ -143,10 +145,10 @@ def _sections(predictions: Predictions) -> Iterator[tuple[str, np.ndarray, np.nd
 
 
 def along(places: np.ndarray) -> np.ndarray:
-    """Order places (N, 2) row by row, there and back, so that who follow each other are neighbours (N,)."""
+    """Order places (N, 2) row by row (N,): pushed along it, rows keep their neighbours above and below."""
     pitch = np.median(KDTree(places).query(places, k=2)[0][:, 1]) if len(places) > 1 else 1
     row = np.round(places[:, 1] / pitch).astype(int)
-    return np.lexsort((np.where(row % 2, -places[:, 0], places[:, 0]), row))
+    return np.lexsort((places[:, 0], row))
 
 
 def _weights(patients: np.ndarray, defined: np.ndarray) -> np.ndarray:

@@ -68,8 +68,9 @@ class Sample(Record):
 
 
 class Panel(Record):
-    """The genes that are predicted: the `size` genes of highest mean raw count, and those named besides."""
+    """The genes that are predicted: the `size` genes that come first by a rule, and those named besides."""
 
+    rule: Literal["top_mean", "highly_variable", "spatially_variable"] = "top_mean"  # see `stlib.panels`
     size: int = Field(gt=0)
     add: list[str] = []  # markers that a figure shows; at the end of the panel, unless they are in it
     choice: Literal["setting", "published"] = "setting"  # published: all sections choose, also under strict

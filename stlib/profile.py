@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from stlib.expression import top_mean_panel
 from stlib.graph import grid_parents
+from stlib.panels import choose
 from stlib.params import Params
 from stlib.sections import Section
 from stlib.splits import folds
@@ -49,10 +49,9 @@ def panels(params: Params, sections: Mapping[str, Section]) -> tuple[list[str], 
     sections
         All whose counts may be read, by name.
     """
-    size, add = params.panel.size, params.panel.add
-    chosen = top_mean_panel([sections[name] for name in params.patient_of], size, add)
+    chosen = choose(params.panel, [sections[name] for name in params.patient_of])
     everywhere = set(chosen)
     for protocol in params.folds:
         for fold in folds(params, protocol):
-            everywhere &= set(top_mean_panel([sections[name] for name in fold.panel], size, add))
+            everywhere &= set(choose(params.panel, [sections[name] for name in fold.panel]))
     return chosen, everywhere

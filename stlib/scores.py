@@ -188,7 +188,9 @@ def frame(
             line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
             line |= reported(printed, table, row, column, dataset, row.size)
             lines.append(line)
-    lines += [] if ceilings is None else _ceiling_lines(ceilings)
+    if ceilings is not None:
+        shown = [column.metric for column in table.metrics]
+        lines += _ceiling_lines(ceilings[ceilings["metric"].isin(shown)])
     found = pd.DataFrame(lines).assign(difference=lambda found: found["mean"] - found["reported"])
     return _ranked(_shared(found))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stlib import expression
+from stlib import panels
 from stlib.alignment import Registration
 from stlib.feed import Feed
 from stlib.models import Config, configure, method
@@ -62,7 +62,7 @@ def panel_of(params: Params, fold: Fold, sections: dict[str, Section]) -> list[s
         If it measures none.
     """
     choosing = [sections[name] for name in fold.panel]
-    panel = expression.top_mean_panel(choosing, params.panel.size, params.panel.add)
+    panel = panels.choose(params.panel, choosing)
     away = [section for name, section in sections.items() if "/" in name]
     measured = [set(section.genes) for section in away]
     kept = [gene for gene in panel if all(gene in genes for genes in measured)]

@@ -109,3 +109,67 @@ def test_words_follow_from_the_verdict():
     )
     (said,) = comparisons.in_words(pd.DataFrame([line | {"n": 1}]), "mse")
     assert said == "w/o a: +0.200 against the whole, one patient has no spread, so nothing follows."
+
+
+def declared():
+    """ASIGN is ours; two controls."""
+    rows = [
+        Row(label="Floor", model="mean", protocol="2d", role="control"),
+        Row(label="Ridge", model="ridge", protocol="2d", role="control"),
+        Row(label="Best", model="oracle", protocol="2d", role="ceiling"),
+        Row(label="Ours", model="asign", protocol="2d", ours=True),
+        Row(label="Net", model="stnet", protocol="2d"),
+    ]
+    metrics = [Column(metric="mse"), Column(metric="pcc_per_gene_pooled")]
+    return Table(name="t", title="T", caption="", decimals=3, seeds=[0], rows=rows, metrics=metrics)
+
+
+MSE = {
+    "Floor": [9.0, 9, 9],
+    "Ridge": [1.0, 1.2, 1.1],
+    "Best": [0.1] * 3,
+    "Ours": [0.9, 1, 1.02],
+    "Net": [2, 2.5, 2],
+}
+
+
+def by_patient():
+    return pd.DataFrame([
+        {"protocol": "2d", "setting": "strict", "size": "", "label": row.label, "model": row.model,
+         "role": row.role, "metric": name, "unit": unit, "value": value}
+        for row in declared().rows for name in ("mse", "pcc_per_gene_pooled")
+        for unit, value in zip("ABC", MSE[row.label], strict=True)
+    ])  # fmt: skip
+
+
+def test_each_method_is_tested_against_the_best_control_and_ours():
+    found = comparisons.tests(declared(), "toy", by_patient())
+    assert found[["label", "against", "other"]].values.tolist() == [
+        ["Ours", "best control", "Ridge"], ["Net", "best control", "Ridge"], ["Net", "ours", "Ours"],
+    ]  # fmt: skip
+    assert set(found["metric"]) == {"mse"}  # pooled metrics belong to folds
+    one = found.iloc[0]
+    assert one["difference"] == pytest.approx(np.mean([-0.1, -0.2, -0.08])) and one["n"] == 3
+    assert one["p_t"] == pytest.approx(stats.ttest_rel(MSE["Ours"], MSE["Ridge"]).pvalue)
+    assert one["p_signs"] == one["smallest_p"] == 0.25
+    order = found["p_t"].rank(ascending=False)  # Holm: the smallest of three p counts three times
+    assert found.loc[order == 3, "p_t_holm"].item() == pytest.approx(3 * found["p_t"].min())
+    assert found["verdict"].tolist() == ["unclear", "worse", "worse"]
+
+
+def test_what_tests_show_is_said_with_the_smallest_p():
+    found = comparisons.tests(declared(), "toy", by_patient())
+    (said,) = comparisons.said_of_tests(found, "mse")
+    assert (
+        "all 3 tests" in said
+        and "better than the best control: none; worse than the best control: Net (2d)" in said
+    )
+    assert "no p below 0.25 with 3 patients" in said
+    assert comparisons.said_of_tests(found.assign(n=1), "mse") == []
+
+
+def test_a_table_without_controls_and_ours_has_no_tests():
+    alone = by_patient()[lambda rows: rows["label"] == "Net"]
+    table = declared().model_copy(update={"rows": declared().rows[4:]})
+    found = comparisons.tests(table, "toy", alone)
+    assert found.empty and comparisons.said_of_tests(found, "mse") == []

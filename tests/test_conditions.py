@@ -75,6 +75,13 @@ def test_genes_that_were_added_by_name_are_said(run):
     assert "In the panel by name, whatever their counts: SGPP1, DPEP1." in notes
 
 
+def test_a_panel_of_another_rule_is_said(run):
+    panel = run.params.panel.model_copy(update={"rule": "spatially_variable"})
+    said = "Panel: the 50 genes that come first by Moran's I of their Pearson residuals (spatially variable)."
+    assert said in conditions.reductions([with_params(run, panel=panel)])
+    assert not any(note.startswith("Panel") for note in conditions.reductions([run]))
+
+
 def test_the_controls_are_asked_one_by_one():
     shared = with_params(Run("3d", "toy", "controls"), overrides={}, training=Training())
     assert len(conditions.reductions([shared])) == 1  # as they are meant to be
@@ -100,3 +107,10 @@ def test_controls_that_share_a_run_share_its_line(run, monkeypatch):
 def test_the_precision_is_said(run):
     notes = conditions.reductions([with_params(run, overrides={}, training=Training(precision="bf16-mixed"))])
     assert notes[1] == "Networks are trained and applied in bfloat16, their gene heads in float32."
+
+
+def test_a_dataset_whose_counts_are_not_at_hand_is_named():
+    assert conditions.unreachable({"a@8um": {}, "a@16um": {"S": "section"}}) == [
+        "No share of what is reachable: the counts of a@8um are not prepared here."
+    ]
+    assert conditions.unreachable({"a": {"S": "section"}}) == []

@@ -127,6 +127,48 @@ def test_an_empty_spot_that_the_source_is_known_to_have(tmp_path):
     assert len(her2st.read(tiny(source=source), tmp_path, "A2")) == 3
 
 
+LABELS = "Row.names\tx\ty\tpixel_x\tpixel_y\tlabel"
+
+
+def label(folder, *rows):
+    """Write the labels of a section; the pixels are those of another image."""
+    path = folder / "ST-pat/lbl/A2_labeled_coordinates.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([LABELS, *rows]) + "\n")
+
+
+def test_labels_are_joined_on_the_fitted_place(tmp_path):
+    assert her2st.read(tiny(), write(tmp_path), "A2").region is None
+    label(
+        tmp_path,
+        "1x1\t3\t2.2\t900\t900\tadipose tissue",
+        "1x2\t9.9\t13\t900\t900\tinvasive cancer",
+        "1x3\tNA\tNA\tNA\tNA\tbreast glands",  # no place
+        "1x4\t17\t14\t900\t900\tundetermined",  # a spot without counts
+    )
+    found = her2st.read(tiny(), tmp_path, "A2")
+    assert dict(zip(found.barcodes, found.region, strict=True)) == {
+        "10x13": "invasive cancer", "2x2": "", "3x2": "adipose tissue",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            "1x1\t3\t2.2\t9\t9\tadipose",
+            "each row has 6 words, the last one of invasive cancer, .* found '1x1",
+        ),
+        ("1x1\t3\t2.3\t9\t9\tundetermined", r"labels lie on spots .* found 1 that do not, e.g. \[\(3.0, 2.3"),
+        ("1x1\t2.1\t2\t9\t9\tundetermined", "a spot has one label; found 'breast glands' and 'undetermined'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(tmp_path, row, message):
+    label(write(tmp_path), "1x0\t2.1\t2\t9\t9\tbreast glands", row)
+    with pytest.raises(ValueError, match=message):
+        her2st.read(tiny(), tmp_path, "A2")
+
+
 def test_options_are_strict(tmp_path):
     write(tmp_path)
     source = yaml.safe_load((paths.PARAMS / "her2st.yaml").read_text())["source"]
@@ -311,3 +353,14 @@ def test_real_slides_give_the_scale_of_the_spots(sections):
         np.testing.assert_array_equal(section.um_per_px, (6400, 6800) / section.size_px)
         np.testing.assert_allclose(section.um_per_px, sections[name].um_per_px, rtol=1e-4)
     her2st.require(params, HER2ST)
+
+
+@real
+def test_real_labels_cover_every_spot_of_one_section_of_each_patient(sections):
+    labelled = {name: section for name, section in sections.items() if section.region is not None}
+    if not (HER2ST / "ST-pat").is_dir():
+        pytest.skip("needs ST-pat beside the counts")
+    assert sorted(labelled) == ["A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"]
+    for section in labelled.values():
+        assert set(section.region) <= set(her2st.REGIONS)  # none is empty
+    assert (labelled["A1"].region == "invasive cancer").sum() == 282

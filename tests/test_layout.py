@@ -83,3 +83,25 @@ def test_the_number_of_patients_is_said_of_each_protocol(table):
     assert said[1].startswith("PCC per gene; MSE (3d): over 1 patient; one has no spread")
     flat = table.model_copy(update={"rows": [row for row in table.rows if row.protocol == "2d"]})
     assert layout.remarks(flat, numbers(flat))[0].startswith("PCC per gene; MSE: over 2 patients; ±")
+
+
+def test_the_share_of_the_reachable_stands_beside_the_headlines_alone(table, found):
+    heads = layout.scores(table, found).heads
+    assert not any(part == layout.SHARE for _, part in heads)
+    known = found.assign(share=0.5, ceiling=1.0)
+    laid = layout.scores(table, known, shown=["what tests show"])
+    assert [part for _, part in laid.heads] == [
+        "ours",
+        layout.SHARE,
+        "ours",
+        layout.SHARE,
+        "reported",
+        "difference",
+    ]
+    cells = {label: cells for block in laid.blocks for label, _, cells in block.lines}
+    assert cells["Good"][1].text == "50%"
+    assert laid.remarks[-1] == "what tests show" and any(
+        text.startswith("of reachable:") for text in laid.remarks
+    )
+    below = layout.scores(table, known.assign(share=-0.001))
+    assert below.blocks[0].lines[0][2][1].text == "0%"

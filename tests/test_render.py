@@ -52,3 +52,10 @@ def test_every_declared_word_has_a_latex_form(name):
     table = tables.load_table(name) if name in tables.names() else tables.load_costs(name)
     words = [table.caption, *table.notes, *(row.label for row in table.rows), "≈ 2 ± 1 ‡"]
     assert all(render._tex(word).isascii() for word in words)
+
+
+def test_plain_numbers_keep_small_p():
+    numbers = pd.DataFrame(
+        {"label": ["a", "b"], "mean": [-0.00001, 0.12345], "p_t": [0.00001234, float("nan")]}
+    )
+    assert render.plain(numbers, 3) == "label,mean,p_t\na,0.0,1.23e-05\nb,0.123,\n"

@@ -1,11 +1,13 @@
 """The numbers of a table, from predictions."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from made import numbers, predict
 
-from stlib import paths, scores, tables
-from stlib.predictions import Predictions
+from stlib import metrics, paths, scores, tables
+from stlib.expression import log_proportion, panel_counts, top_mean_panel
+from stlib.predictions import Predictions, concatenate
 
 
 def test_numbers_by_pencil(found):
@@ -73,3 +75,64 @@ def test_what_is_missing_is_named(table, tmp_path, monkeypatch):
         ValueError, match="row 'Good': one line of tables/reported.csv must match .* found 0 .*'ASIGN 2D'"
     ):
         numbers(wrong, predict)
+
+
+def ceilings(value):
+    """A ceiling that is the same for both patients."""
+    lines = [
+        {"protocol": "2d", "setting": "strict", "size": "", "metric": name, "unit": unit,
+         "value": value[name]}
+        for name in ("pcc_per_gene", "mse", "mae") for unit in "AB"
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def test_the_share_of_the_reachable_by_pencil(table):
+    top = ceilings({"pcc_per_gene": 0.8, "mse": 0.1, "mae": 0.1})
+    found = scores.frame(table, "toy", scores.patient_scores(table, "toy", predict), top)
+    row = found.set_index(["label", "metric"])
+    mean, good = row.loc[("Mean", "mse")], row.loc[("Good", "mse")]
+    assert mean["share"] == 0 and good["ceiling"] == 0.1
+    assert good["share"] == pytest.approx((mean["mean"] - good["mean"]) / (mean["mean"] - 0.1))
+    pcc = row.loc[("Good", "pcc_per_gene")]  # a constant has no correlation: 0
+    assert pcc["share"] == pytest.approx(pcc["mean"] / 0.8)
+    assert np.isnan(row.loc[("Overlap", "mse"), "share"])  # 3d has no ceiling here
+    last = row.loc[("Ceiling of the counts", "mse")]
+    assert (last["mean"], last["share"], last["role"], last["n"]) == (0.1, 1, "ceiling", 2)
+    assert ("Ceiling of the counts", "mae") not in row.index  # no column of this table
+
+
+def test_every_metric_stands_beside_those_of_the_table(table):
+    every = scores.with_every_metric(table)
+    names = [column.metric for column in every.metrics]
+    assert names[:2] == ["pcc_per_gene", "mse"] and sorted(names) == sorted(metrics.METRICS)
+    found = scores.patient_scores(every, "toy", predict)
+    assert set(found["metric"]) == set(metrics.METRICS)
+    own = scores.by_patient(table, "toy", found)
+    pd.testing.assert_frame_equal(
+        own, scores.by_patient(table, "toy", scores.patient_scores(table, "toy", predict))
+    )
+
+
+def test_what_is_reachable_needs_the_counts(toy, toy_sections):
+    panel = top_mean_panel(toy_sections.values(), 20)
+    table = tables.load_table("table1")
+
+    def load(run):
+        parts = []
+        for name, section in toy_sections.items():
+            truth = log_proportion(panel_counts(section, panel))
+            about = {"section": name, "patient": section.patient, "fold": section.patient, "known": False}
+            parts.append(
+                Predictions(
+                    truth, truth, np.array(panel), pd.DataFrame({"barcode": section.barcodes} | about)
+                )
+            )
+        return concatenate(parts)
+
+    assert scores.reachable(table, "toy", {"toy": {}}, load) == {}
+    found = scores.reachable(table, "toy", {"toy": toy_sections}, load)
+    assert list(found) == [("2d", "strict", ""), ("3d", "strict", "")]
+    top = scores.ceilings(table, found)
+    assert set(top["metric"]) == {column.metric for column in table.metrics} and len(top) == 2 * 5 * 4
+    assert scores.ceilings(table, {}).empty

@@ -105,3 +105,12 @@ def test_missing_and_damaged_files(tmp_path):
     (tmp_path / "S1.h5ad").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="S1.h5ad is damaged.*Delete it"):
         read_section(tmp_path / "S1.h5ad")
+
+
+def test_labels_are_kept_and_change_nothing_that_is_computed_with(tmp_path):
+    plain = small()
+    labelled = replace(plain, region=np.array(["fat", "", "tumour"][: len(plain)]))
+    write_section(tmp_path / "A1.h5ad", labelled)
+    back = read_section(tmp_path / "A1.h5ad")
+    assert back.region.tolist() == labelled.region.tolist()
+    assert content_hash(labelled) == content_hash(plain) and plain.region is None

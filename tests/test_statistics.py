@@ -45,3 +45,29 @@ def test_holm_corrects_for_the_tests_that_were_made():
         {"a": 0.06, "b": np.nan, "c": 0.03, "d": 0.06}, nan_ok=True
     )
     assert np.isnan(statistics.holm(pd.Series([np.nan]))).all()
+
+
+def test_the_test_of_signs_counts_patterns_by_pencil():
+    # sums of +-1 +-2 +-4: 7, 5, 3, 1 and their opposites; |5| or more: 4 of 8
+    assert statistics.sign_flip(pd.Series([-1.0, 2, 4])) == 0.5
+    assert statistics.sign_flip(pd.Series([1.0, 2, 4])) == 2 / 8 == statistics.smallest_p(3)
+    assert statistics.sign_flip(pd.Series([0.0, 0, 0])) == 1 and np.isnan(
+        statistics.sign_flip(pd.Series([np.nan]))
+    )
+    values = pd.Series(np.random.default_rng(0).normal(0.5, 1, 8))
+    every = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert statistics.sign_flip(values) == pytest.approx(every.pvalue)
+
+
+def test_many_patients_are_tested_by_random_signs():
+    values = pd.Series(np.random.default_rng(0).normal(0.4, 1, 22))
+    assert statistics.sign_flip(values) == pytest.approx(statistics.paired(values), rel=0.3)
+    assert statistics.sign_flip(values.abs()) == statistics.smallest_p(22) == 1 / (2**16 + 1)
+    assert statistics.smallest_p(16) == 2 / 2**16 and np.isnan(statistics.smallest_p(0))
+
+
+def test_false_discoveries_by_pencil():
+    found = statistics.benjamini_hochberg(pd.Series([0.01, 0.04, np.nan, 0.03], list("abcd")))
+    assert found.round(6).to_dict() == pytest.approx(
+        {"a": 0.03, "b": 0.04, "c": np.nan, "d": 0.04}, nan_ok=True
+    )

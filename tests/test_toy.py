@@ -297,3 +297,12 @@ def test_options_that_make_no_tissue_are_refused(small):
         reader.tissue(small.model_copy(update={"sections": {"P1": ["P1-1"]}}))
     with pytest.raises(ValueError, match=r"unknown key 'depht' \(nearest: 'depth'\)"):
         reader.options(changed(small, depht=1.0))
+
+
+def test_the_region_of_a_spot_is_its_most_frequent_cell_type(tissue):
+    regions = tissue.regions("P1-1")
+    mixture = tissue.blocks["P1"].mixture(tissue.places("P1-1"), tissue.spot.size_um / 2)
+    assert len(regions) == len(tissue.spots("P1-1")[0])
+    fat = mixture[:, 3] > 0.5
+    assert (regions[fat] == "fat").all() and (regions[mixture[:, 0] > 0.5] == "tumour").all()
+    assert (regions[mixture[:, 1] + mixture[:, 4] > 0.5] == "stroma").all() and len(set(regions)) > 2
