@@ -27,6 +27,7 @@ what methods look up   `retrieval` (training locations), `gene_text` (what a lan
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `machine` (where), `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
+flaws of released code `cohort` (the counts they are shown on), `flaws` (each in a few lines), `flaw_table`
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what a step costs      `bench` (measures), `cost` (its table)
 figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
