@@ -135,7 +135,7 @@ reproduce: $(READY)  ## every table and figure of the three papers: of DATASET, 
 ablations: runs/ablations/$(DATASET)/run.json  ## what each part of ASIGN or MagNet buys, from the runs of their tables
 	@cat results/$(DATASET)/ablations.md
 audit: DATASET := $(if $(filter file,$(origin DATASET)),her2st,$(DATASET))
-audit:  ## the control table from counts alone (DATASET=her2st)
+audit:  ## constants and flaws of released code, from counts alone (DATASET=her2st)
 	@$(MAKE) runs/audit/$(DATASET)/run.json DATASET=$(DATASET)
 	@cat "$$(ls -t results/$(DATASET)/audit*.md | head -n 1)"
 

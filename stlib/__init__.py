@@ -28,6 +28,7 @@ runs                   `results` (where and when done), `fingerprint` (of what m
                        `machine` (where), `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
                        `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue)
+flaws of released code `cohort` (the counts they are shown on), `flaws` (each in a few lines), `flaw_table`
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what stands            `contents` (of the papers' tables and figures)
 what a step costs      `bench` (measures), `cost` (its table)

@@ -176,7 +176,7 @@ class Run:
                 "stlib.scores",
             ],
             "ablations": ["stlib.comparisons", "stlib.figures", "stlib.overviews", "stlib.scores"],
-            "audit": ["stlib.audit", source],
+            "audit": ["stlib.audit", "stlib.flaw_table", "stlib.models.oracle", source],
         }[self.step]
 
     @property

@@ -46,6 +46,31 @@ def toy_sections(toy: Params) -> dict[str, Section]:
     return load_sections(toy, toy.with_slide)
 
 
+@pytest.fixture(scope="session")
+def cohort():
+    """The toy's counts and the rates behind them, straight from the seed: nothing on disk is read."""
+    from scipy import sparse
+
+    from stlib.cohort import Cohort
+    from stlib.datasets.toy import tissue
+    from stlib.expression import top_mean_panel
+
+    params, sections = load_params("toy"), {}
+    made = tissue(params)
+    for name, patient in params.patient_of.items():
+        array, position = made.spots(name)
+        counts, rate = made.measure(name)
+        sections[name] = Section(
+            name=name, patient=patient, layer=params.sections[patient].index(name) + 1,
+            barcodes=np.array([f"{column}x{row}" for column, row in array]), genes=made.genes,
+            counts=sparse.csr_matrix(counts), array=array.astype(float), position=position,
+            um_per_px=np.full(2, made.options.um_per_px), size_px=None, shape=params.spot.shape,
+            size_um=params.spot.size_um, pitch_um=params.spot.pitch_um, rate=rate,
+            dispersion=made.options.dispersion,
+        )  # fmt: skip
+    return Cohort.of(params, sections, top_mean_panel(sections.values(), params.panel.size))
+
+
 @pytest.fixture
 def ax():
     """Axes of a figure that is closed afterwards."""
