@@ -20,7 +20,7 @@ import zarr
 from tqdm import tqdm
 
 from stlib.checkpoint import state_hash
-from stlib.fingerprint import kept_hash
+from stlib.fingerprint import sealed
 from stlib.footprints import pixel_counts
 from stlib.models import Method
 from stlib.paths import replacing
@@ -149,7 +149,7 @@ def write_maps(
 
 def digest(model: Method, tiles: Tiles) -> str:
     """Return a hash of all that the prediction of a slide depends on."""
-    found = hashlib.sha256(kept_hash(tiles.path).encode())
+    found = hashlib.sha256(sealed(tiles.path).encode())
     seen = model.config, model.shape, state_hash(model), tiles.halvings, tiles.prints.shape
     found.update(repr(seen).encode())
     for values in (tiles.prints.centre, tiles.prints.half):

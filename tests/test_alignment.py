@@ -19,6 +19,7 @@ from stlib.alignment import (
     rescale,
     save_registration,
 )
+from stlib.fingerprint import seal
 
 TURN = np.array([[0.8, -0.6, 40], [0.6, 0.8, -20]])
 PLACES = np.array([[500.0, 500], [1100, 600], [700, 1000]])
@@ -147,6 +148,11 @@ def test_saved_maps_come_back(monkeypatch, tmp_path):
     assert (row["information_before"], row["note"]) == (0.3, "mirrored")
     file = paths.processed("toy") / "registration.json"
     file.write_text(file.read_text().replace('"onward"', '"then"'))
+    with pytest.raises(
+        ValueError, match="registration.json is damaged.*run `make prepare DATASET=toy` again"
+    ):
+        load_registration("toy")
+    seal(file)
     with pytest.raises(ValueError, match="written by another version"):
         load_registration("toy")
 

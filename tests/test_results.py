@@ -208,15 +208,26 @@ def test_the_command_says_by_its_exit_whether_a_run_stands(step, monkeypatch):
     assert results.main() == 1
 
 
-def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """The run that prepared the toy, whose sections and slides hold two letters."""
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    run, manifest = Run("data", "toy"), paths.processed("toy") / "manifest.json"
-    paths.write_text(manifest, "{}")
+    run = Run("data", "toy")
+    for product in run.products:
+        results.fingerprint.seal(paths.write_text(product, "{}"))
     run.finish()
-    assert run.complete()
-    assert f"{os.path.relpath(manifest, paths.ROOT)}:" in (run.folder / "run.d").read_text().splitlines()
-    manifest.unlink()
-    assert not run.complete()
+    return run
+
+
+def test_data_that_vanished_is_made_again(prepared):
+    manifest, section, *_, slide = prepared.products
+    assert [path.name for path in (manifest, section, slide)] == ["manifest.json", "P1-1.h5ad", "P4-3.tif"]
+    told = (prepared.folder / "run.d").read_text().splitlines()
+    for product in (manifest, section, slide):
+        assert prepared.complete() and f"{os.path.relpath(product, paths.ROOT)}:" in told
+        product.unlink()
+        assert not prepared.complete()
+        product.write_text("{}")
 
 
 def test_the_controls_are_all_models_without_training():
