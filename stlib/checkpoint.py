@@ -4,13 +4,15 @@ Nothing is ever unpickled. A file is whole or absent: it is written under anothe
 It carries the SHA-256 of its tensors, so that one that was damaged later is noticed.
 """
 
+import errno
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stlib.paths import replacing
@@ -42,8 +44,13 @@ def save_checkpoint(
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], words: dict[str, str]) -> None:
     """Write tensors, words about them, and the hash of both."""
+    words = words | {"sha256": _hash(tensors, words)}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, words | {"sha256": _hash(tensors, words)})
+        try:
+            save_file(tensors, temporary, words)
+        except SafetensorError as error:  # it tells the number of the system's error in words alone
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -54,13 +54,13 @@ def kept_hash(path: Path, stamp: Path) -> str:
     if {key: kept.get(key) for key in state} != state:
         kept = state | {"sha256": file_hash(path)}
         with suppress(OSError):  # a full or read-only disk: it is computed again the next time
-            paths.write_text(stamp, json.dumps(kept))
+            _keep(stamp, kept)
     return kept["sha256"]
 
 
 def seal(path: Path) -> None:
     """Keep the SHA-256 of a file that was just written, beside it: `sealed` holds the file against it."""
-    paths.write_text(_seal(path), json.dumps(_state(path) | {"sha256": file_hash(path)}))
+    _keep(_seal(path), _state(path) | {"sha256": file_hash(path)})
 
 
 def sealed(path: Path, remedy: str = "make it again") -> str:
@@ -102,17 +102,23 @@ def _seal(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def _keep(path: Path, kept: dict[str, Any]) -> None:
+    """Write what `_stamp` reads."""
+    paths.write_text(path, json.dumps(kept | {"check": text_hash(kept)}))
+
+
 def _stamp(path: Path) -> dict[str, Any]:
     """Return a hash that was kept, with size and time; nothing if there is none that can be read."""
     try:
         kept = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) and "sha256" in kept else {}
+    whole = isinstance(kept, dict) and kept.pop("check", "") == text_hash(kept)
+    return kept if whole else {}
 
 
 def _state(path: Path) -> dict[str, int]:
-    """Return what tells cheaply whether a file was changed; compared for equality, so clocks do not matter."""
+    """Return what tells whether a file was changed; compared for equality, so that no clock matters."""
     return {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
 
 

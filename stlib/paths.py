@@ -71,8 +71,8 @@ def writing(path: Path) -> Iterator[None]:
             number = errno.ENOSPC
         raise OSError(
             number,
-            f"{path} could not be written ({os.strerror(number)}); what stood there before still stands. Make "
-            "room, or move the folder with STLIB_DATA or STLIB_OUT, and run this again",
+            f"{path} could not be written ({os.strerror(number)}); what stood there before still stands. "
+            "Make room, or move the folder with STLIB_DATA or STLIB_OUT, and run this again",
         ) from error
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from stlib import paths
 from stlib.fingerprint import seal, sealed
+from stlib.h5ad import write_h5ad
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def save_predictions(path: Path, predictions: Predictions, about: dict[str, str]
         obsm={"spatial": obs[["x_px", "y_px"]].to_numpy()},
         uns={"about": about},
     )
-    with paths.replacing(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+    write_h5ad(path, table)
     seal(path)
 
 

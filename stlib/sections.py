@@ -15,8 +15,9 @@ import numpy as np
 from scipy import sparse
 
 from stlib.fingerprint import seal, sealed
+from stlib.h5ad import write_h5ad
 from stlib.params import Params
-from stlib.paths import replacing, section_file
+from stlib.paths import section_file
 
 HASHED = 2**20  # numbers hashed at once
 
@@ -213,8 +214,7 @@ def write_section(path: Path, section: Section) -> None:
         }
     if section.facts:
         table.uns["facts"] = dict(section.facts)
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+    write_h5ad(path, table)
     seal(path)
 
 

@@ -131,6 +131,11 @@ def test_warp_draws_in_the_frame_of_the_middle_section():
     assert one.warp(np.stack([image] * 3, 2), 4.0, (6, 8), 8.0, fill=7).max() == 7
 
 
+@pytest.mark.fault(
+    "a damaged or foreign registration.json",
+    "a word changed; then sealed as another version's",
+    "ValueError with the remedy",
+)
 def test_saved_maps_come_back(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "DATA", tmp_path)
     with pytest.raises(FileNotFoundError, match="align the sections with notebooks/03_registration"):

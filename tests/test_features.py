@@ -156,6 +156,7 @@ def test_damage_is_noticed_and_repaired(data):
         assert np.array_equal(patches(data.params, data.section, "spot"), whole)
 
 
+@pytest.mark.fault("an encoder that is interrupted", "Ctrl-C in its first batch", "nothing is stored")
 def test_an_interrupted_encoder_leaves_nothing(data):
     class Broken:
         name, version, dim = "broken", "1", 4
@@ -168,6 +169,11 @@ def test_an_interrupted_encoder_leaves_nothing(data):
     assert not paths.cache("features").exists() or not list(paths.cache("features").iterdir())
 
 
+@pytest.mark.fault(
+    "a slide that was changed under its features",
+    "one byte",
+    "ValueError with the remedy, before anything is computed from it",
+)
 def test_a_slide_that_is_not_the_one_that_was_written_is_refused(data):
     whole = data.path.read_bytes()
     assert sealed(data.path) == hashlib.sha256(whole).hexdigest()
