@@ -10,7 +10,7 @@ a lab's own folder     `survey_layout` (what lies in it), `survey` (the params f
 its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
-one section on disk    `sections` (counts and positions), `slide` (the image, of any of `images`), `paths`
+one section on disk    `sections` (counts and positions, as `h5ad`), `slide` (of any of `images`), `paths`
 preparation            `expression`, `panels` (of genes), `features` (cached), `graph`
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and

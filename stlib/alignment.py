@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from stlib import paths
+from stlib.fingerprint import seal, sealed
 
 INVERSE_UM = 1e-4  # where the way back stops
 ROUND = 4  # decimals of a field's nodes, um: what is kept is what is used
@@ -285,8 +286,7 @@ def save_registration(dataset: str, registrations: Mapping[str, Registration]) -
             "field": field,
             "onward": r.onward and r.onward.section,
         }
-    with paths.replacing(paths.processed(dataset) / "registration.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
+    seal(paths.write_text(paths.processed(dataset) / "registration.json", json.dumps(content, indent=1)))
 
 
 def load_registration(dataset: str) -> dict[str, Registration]:
@@ -297,7 +297,7 @@ def load_registration(dataset: str) -> dict[str, Registration]:
     FileNotFoundError
         If the sections of this dataset were not aligned.
     ValueError
-        If another version of this module wrote the file.
+        If the file is damaged, or another version of this module wrote it.
     """
     path = paths.processed(dataset) / "registration.json"
     if not path.exists():
@@ -305,6 +305,7 @@ def load_registration(dataset: str) -> dict[str, Registration]:
             f"{dataset}/{path.name} is not there; align the sections with notebooks/03_registration before "
             "you run a model that looks across them"
         )
+    sealed(path, f"run `make prepare DATASET={dataset}` again")
     content, found = json.loads(path.read_text()), {}
 
     def build(name: str) -> Registration:

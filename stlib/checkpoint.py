@@ -1,15 +1,18 @@
 """Save and resume a training: tensors as safetensors, everything else as JSON in the same file.
 
 Nothing is ever unpickled. A file is whole or absent: it is written under another name, flushed and renamed.
+It carries the SHA-256 of its tensors, so that one that was damaged later is noticed.
 """
 
+import errno
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stlib.paths import replacing
@@ -36,8 +39,38 @@ def save_checkpoint(
             for key, value in entries.items():
                 tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
     tensors = {key: value.clone() for key, value in tensors.items()}  # safetensors refuses shared memory
+    write_tensors(path, tensors, {"about": json.dumps(about), "groups": json.dumps(groups)})
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], words: dict[str, str]) -> None:
+    """Write tensors, words about them, and the hash of both."""
+    words = words | {"sha256": _hash(tensors, words)}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, {"about": json.dumps(about), "groups": json.dumps(groups)})
+        try:
+            save_file(tensors, temporary, words)
+        except SafetensorError as error:  # it tells the number of the system's error in words alone
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return what `write_tensors` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, words = {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata())
+        if words.pop("sha256") != _hash(tensors, words):
+            raise ValueError("other values than those that were written")
+    except Exception as error:  # the library raises its own, undocumented types
+        raise ValueError(
+            f"{path}: not a readable checkpoint ({error}). Delete it; what it holds is made anew"
+        ) from error
+    return tensors, words
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -72,15 +105,13 @@ def load_checkpoint(
     ValueError
         If the file is damaged, or holds another model or other shapes.
     """
-    about = read_about(path)
+    tensors, words = read_tensors(path)
+    about, groups = json.loads(words["about"]), json.loads(words["groups"])
     if about["model"] != name:
         raise ValueError(
             f"{path}: a checkpoint of '{name}' is needed, found one of '{about['model']}'. Choose "
             "the folder of the right run"
         )
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-        groups = json.loads(file.metadata()["groups"])
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     _load(path, saved, model)
     if optimiser is not None and groups:
@@ -114,8 +145,12 @@ def _load(path: Path, saved: dict[str, torch.Tensor], model: torch.nn.Module) ->
 
 def state_hash(model: torch.nn.Module) -> str:
     """Return the SHA-256 of what a model has learned: names, shapes and values of its state."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    return _hash(model.state_dict(), {})
+
+
+def _hash(tensors: dict[str, torch.Tensor], words: dict[str, str]) -> str:
+    found = hashlib.sha256(json.dumps(words, sort_keys=True).encode() if words else b"")
+    for name, value in sorted(tensors.items()):
         found.update(repr((name, tuple(value.shape))).encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()

@@ -22,7 +22,7 @@ from tqdm.utils import CallbackIOWrapper
 
 from stlib.fingerprint import file_hash
 from stlib.manifest import File, found, matches, read_manifest, verify, write_manifest
-from stlib.paths import alone
+from stlib.paths import alone, writing
 
 T = TypeVar("T")
 
@@ -149,7 +149,8 @@ def _download(missing: list[File], url: str, folder: Path, bar: tqdm) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     bar.update(partial.stat().st_size if partial.exists() else 0)
     try:
-        _patiently(lambda: _attempt(file, file.address(url), partial, target, bar))
+        with writing(target):
+            _patiently(lambda: _attempt(file, file.address(url), partial, target, bar))
     except RequestException as error:
         raise FileNotFoundError(_wanted(missing, url, folder, error)) from error
 

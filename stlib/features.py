@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from stlib import paths
 from stlib.encoders import BATCH, Encoder, Timm
-from stlib.fingerprint import kept_hash, text_hash
+from stlib.fingerprint import intact, seal, sealed, text_hash
 from stlib.graph import grid_parents
 from stlib.params import Params
 from stlib.sections import Section
@@ -150,7 +150,7 @@ def _recipe(params: Params, section: Section, level: str) -> tuple[dict[str, Any
     if level != "spot":
         centres = (grid_parents(centres, size.px)[1] + 0.5) * size.px
     recipe = {
-        "slide": kept_hash(paths.slide_file(params.name, section.name)),
+        "slide": sealed(paths.slide_file(params.name, section.name), "run `make data` again"),
         "centres": hashlib.sha256(np.ascontiguousarray(centres).tobytes()).hexdigest(),
         "px": size.px,
         "out_px": size.out_px,
@@ -184,40 +184,34 @@ def _cached(
 ) -> np.ndarray:
     """Return the array that `recipe` determines; if it is absent or damaged, join it from blocks of rows.
 
-    Beside the array stands a .json with recipe, note and shape, for people and as a check; written last.
+    Beside the array stand its seal, and a .json with recipe, note and shape, for people; written last.
     """
     path = paths.cache(kind) / f"{text_hash(recipe)[:32]}.npy"
     found = _open(path)
     if found is not None:
         return found
-    with paths.replacing(path) as temporary:
-        written, array = 0, None
+    with paths.replacing(path) as temporary, open(temporary, "wb") as out:
         for block in blocks:
-            if array is None:
-                shape = (note["nodes"], *block.shape[1:])
-                array = np.lib.format.open_memmap(temporary, "w+", block.dtype, shape)
-            array[written : written + len(block)] = block
-            written += len(block)
-        array.flush()
-    content = note | recipe | {"shape": array.shape, "dtype": str(array.dtype)}
-    with paths.replacing(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-    return _open(path)
+            if not out.tell():
+                shape, dtype = (note["nodes"], *block.shape[1:]), block.dtype
+                about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(out, about)
+            out.write(np.ascontiguousarray(block))  # a memory map would kill the process on a full disk
+    seal(path)
+    content = note | recipe | {"shape": shape, "dtype": str(dtype)}
+    paths.write_text(path.with_suffix(".json"), json.dumps(content, indent=1))
+    return np.load(path, mmap_mode="r")
 
 
 def _open(path: Path) -> np.ndarray | None:
-    """Map an array that agrees with the .json beside it; None if there is none, or it is damaged."""
-    about = path.with_suffix(".json")
-    if not (path.exists() and about.exists()):
+    """Map an array that stands with all that belongs to it; None if there is none, or it is damaged."""
+    if not (path.exists() and path.with_suffix(".json").exists()):
         return None
-    try:
-        array, wanted = np.load(path, mmap_mode="r"), json.loads(about.read_text())
-        if [*array.shape] == wanted["shape"] and str(array.dtype) == wanted["dtype"]:
-            return array
-        reason = f"shape {array.shape} of {array.dtype}"
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error)
+    if intact(path):
+        return np.load(path, mmap_mode="r")
     warnings.warn(
-        f"cache/{path.parent.name}/{path.name} is damaged ({reason}); it is made anew", stacklevel=4
+        f"cache/{path.parent.name}/{path.name} is damaged (its bytes are not those that were written); it is "
+        "made anew",
+        stacklevel=4,
     )
     return None

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kept_hash(path: Path, stamp: Path | None = None) -> str:
+def kept_hash(path: Path, stamp: Path) -> str:
     """Return the SHA-256 of a large file, computed once.
 
     It is kept with size and time of change, and computed anew when these differ. Where the file itself was
@@ -37,25 +38,88 @@ def kept_hash(path: Path, stamp: Path | None = None) -> str:
     path
         The file.
     stamp
-        Where the hash is kept; default: beside the file.
+        Where the hash is kept.
 
     Raises
     ------
     FileNotFoundError
         If there is neither the file nor its hash.
     """
-    stamp = stamp or path.with_name(f"{path.name}.sha256")
-    kept = json.loads(stamp.read_text()) if stamp.exists() else {}
+    kept = _stamp(stamp)
     if not path.exists():
         if kept:
             return kept["sha256"]
         raise FileNotFoundError(f"{path} is not there; prepare the dataset with `make data`")
-    state = {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+    state = _state(path)
     if {key: kept.get(key) for key in state} != state:
         kept = state | {"sha256": file_hash(path)}
-        with paths.replacing(stamp) as temporary:
-            temporary.write_text(json.dumps(kept))
+        with suppress(OSError):  # a full or read-only disk: it is computed again the next time
+            _keep(stamp, kept)
     return kept["sha256"]
+
+
+def seal(path: Path) -> None:
+    """Keep the SHA-256 of a file that was just written, beside it: `sealed` holds the file against it."""
+    _keep(_seal(path), _state(path) | {"sha256": file_hash(path)})
+
+
+def sealed(path: Path, remedy: str = "make it again") -> str:
+    """Return the SHA-256 of a file that was sealed; one of the size and time of its seal is not read again.
+
+    Where the file itself was left behind, what is kept counts.
+
+    Parameters
+    ----------
+    path
+        The file.
+    remedy
+        What the message advises, besides to delete it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither the file nor its seal.
+    ValueError
+        If the content is another than the one that was sealed, or none was.
+    """
+    if path.exists() and not intact(path):
+        raise ValueError(
+            f"{path} is damaged: its bytes are not those that were written, whose SHA-256 is "
+            f"{_stamp(_seal(path)).get('sha256', 'unknown')}. Delete it and {remedy}"
+        )
+    return kept_hash(path, _seal(path))
+
+
+def intact(path: Path) -> bool:
+    """Return whether a file is there with the content that was sealed."""
+    kept = _stamp(_seal(path))
+    if not path.exists() or not kept:
+        return False
+    return {key: kept.get(key) for key in _state(path)} == _state(path) or file_hash(path) == kept["sha256"]
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _keep(path: Path, kept: dict[str, Any]) -> None:
+    """Write what `_stamp` reads."""
+    paths.write_text(path, json.dumps(kept | {"check": text_hash(kept)}))
+
+
+def _stamp(path: Path) -> dict[str, Any]:
+    """Return a hash that was kept, with size and time; nothing if there is none that can be read."""
+    try:
+        kept = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    whole = isinstance(kept, dict) and kept.pop("check", "") == text_hash(kept)
+    return kept if whole else {}
+
+
+def _state(path: Path) -> dict[str, int]:
+    """Return what tells whether a file was changed; compared for equality, so that no clock matters."""
+    return {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
 
 
 def listing_hash(folder: Path) -> str:

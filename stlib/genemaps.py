@@ -20,12 +20,13 @@ import zarr
 from tqdm import tqdm
 
 from stlib.checkpoint import state_hash
-from stlib.fingerprint import kept_hash
+from stlib.fingerprint import sealed
 from stlib.footprints import pixel_counts
 from stlib.models import Method
-from stlib.paths import replacing
+from stlib.paths import replacing, writing
 from stlib.records import nearest
 from stlib.tiles import Tiles, kept
+from stlib.wholeslide import CHECKED, damage
 from stlib.windows import CELL_PX
 
 CHUNK = 64  # rows and columns of the array of locations in one chunk
@@ -60,7 +61,7 @@ def predict_slide(
     Raises
     ------
     ValueError
-        If the folder holds other predictions.
+        If the folder holds other predictions, or lacks some.
     """
     stamp = digest(model, tiles)
     if path.exists():
@@ -73,11 +74,12 @@ def predict_slide(
     pixels = torch.from_numpy(pixel_counts(tiles.prints, (0, 0, *tiles.size_px)))
     order = np.argsort(place[:, 1], kind="stable")
     ends = np.searchsorted(place[order, 1], np.arange(0, rows + CHUNK, CHUNK))
-    with _hidden(path, stamp) as folder:
+    with writing(path), _hidden(path, stamp) as folder:
         sums = model.cutting.sums(tiles, device, folder / "sums")
         store = zarr.create_array(
             folder / path.name, shape=(rows, columns, model.shape.genes), dtype="float16", fill_value=np.nan,
-            chunks=(CHUNK, CHUNK, model.shape.genes), attributes=attributes, overwrite=True,
+            chunks=(CHUNK, CHUNK, model.shape.genes), compressors=CHECKED, attributes=attributes,
+            overwrite=True,
         )  # fmt: skip
         for top, here in enumerate(tqdm(np.split(order, ends[1:-1]), unit="chunk", desc=path.stem)):
             x, y = place[here].T
@@ -85,6 +87,7 @@ def predict_slide(
             band = np.full((min(CHUNK, rows - top * CHUNK), *store.shape[1:]), np.nan, np.float16)
             band[y - top * CHUNK, x] = values.half().cpu().numpy()
             store[top * CHUNK : top * CHUNK + len(band)] = band
+        store.attrs["chunks_written"] = store.nchunks_initialized
         os.replace(folder / path.name, path)
     return zarr.open_array(path, mode="r")
 
@@ -149,7 +152,7 @@ def write_maps(
 
 def digest(model: Method, tiles: Tiles) -> str:
     """Return a hash of all that the prediction of a slide depends on."""
-    found = hashlib.sha256(kept_hash(tiles.path).encode())
+    found = hashlib.sha256(sealed(tiles.path).encode())
     seen = model.config, model.shape, state_hash(model), tiles.halvings, tiles.prints.shape
     found.update(repr(seen).encode())
     for values in (tiles.prints.centre, tiles.prints.half):
@@ -168,12 +171,18 @@ def _hidden(path: Path, stamp: str) -> Iterator[Path]:
 
 def _standing(path: Path, stamp: str) -> zarr.Array:
     """Return predictions that were made before, if they are the same."""
-    store = zarr.open_array(path, mode="r")
+    with damage(path):
+        store = zarr.open_array(path, mode="r")
     if store.attrs.get("digest") != stamp:
         raise ValueError(
             f"{path}: holds predictions of another slide, model or set of locations; delete it, or choose "
             "another folder"
         )
+    with damage(path):
+        if (found := store.nchunks_initialized) != (written := store.attrs.get("chunks_written")):
+            raise ValueError(f"{found} chunks of {written} that were written")
+        for top in range(0, len(store), CHUNK):
+            store[top : top + CHUNK]
     return store
 
 

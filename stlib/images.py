@@ -4,7 +4,8 @@ JPEG, PNG and TIFF of any size, and what scanners write. `stlib.slide` makes pyr
 these two opens an image.
 """
 
-import struct
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ import tifffile
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 from tqdm import tqdm
 
+from stlib.paths import REFUSED, writing
+
 READ = 2**24  # bytes of a compressed image that are decoded ahead
 ROWS = 256  # of a scanner's slide that are read at once
 DECODERS = {  # called by name: Image.open refuses large images
@@ -26,7 +29,6 @@ DECODERS = {  # called by name: Image.open refuses large images
 TIFF = (".tif", ".tiff", ".btf")
 SCANNERS = (".svs", ".ndpi", ".scn", ".mrxs", ".bif")  # read by OpenSlide alone
 UM_OF_UNIT = {2: 25_400.0, 3: 10_000.0}  # of a TIFF's resolution: inch, cm
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, RuntimeError, struct.error, openslide.OpenSlideError)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -60,9 +62,9 @@ def tagged_scale(path: Path) -> np.ndarray | None:
             tags = tiff.pages[0].tags
             px = [tags[name].value for name in ("XResolution", "YResolution") if name in tags]
             unit = UM_OF_UNIT.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2)
-    if len(px) < 2 or unit is None or not all(count for pair in px for count in pair):
-        return None
-    return np.array([unit * per / count for count, per in px])
+        if len(px) < 2 or unit is None or not all(count for pair in px for count in pair):
+            return None
+        return np.array([unit * per / count for count, per in px])
 
 
 @contextmanager
@@ -74,12 +76,16 @@ def bands(path: Path, folder: Path) -> Iterator[tuple[np.ndarray, Callable[[int,
     with file_errors(path):
         known = openslide.OpenSlide.detect_format(path)
     if known:
-        with openslide.OpenSlide(path) as slide:
-            width, height = slide.dimensions
-            yield (
-                np.array([width, height]),
-                lambda low, high: on_white(slide, (0, low), 0, (width, high - low)),
-            )
+        with file_errors(path):
+            slide = openslide.OpenSlide(path)
+        width, height = slide.dimensions
+
+        def rows(low: int, high: int) -> np.ndarray:
+            with file_errors(path):
+                return on_white(slide, (0, low), 0, (width, high - low))
+
+        with slide:
+            yield np.array([width, height]), rows
     else:
         pixels = decode(path, folder)
         require_rgb(pixels.shape, pixels.dtype, path)
@@ -135,7 +141,11 @@ def _unpack(page: tifffile.TiffPage, folder: Path, name: str) -> np.ndarray:
 def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Return a black image on the disk; its file has no name, and goes when the array goes."""
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, np.uint8, "w+", shape=shape)
+        with writing(folder):
+            if hasattr(os, "posix_fallocate"):  # macOS has none; without room a map kills the process
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            file.truncate(math.prod(shape))
+        return np.memmap(file, np.uint8, "r+", shape=shape)
 
 
 def require_rgb(shape: tuple[int, ...], dtype: np.dtype, source: object) -> None:
@@ -155,12 +165,14 @@ def _suffix(path: Path) -> str:
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Turn what decoders raise into an error that names the file and the remedy."""
+    """Turn what decoders raise into an error that names the file and the remedy; a full disk is not its."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the slide is not there; fetch and prepare it with `make data`")
     try:
         yield
-    except DECODING_ERRORS as error:
+    except Exception as error:  # of a damaged file decoders raise what they like
+        if getattr(error, "errno", None) in REFUSED:
+            raise
         remedy = "Delete it and run `make data` again"
         raise ValueError(f"{path}: the slide is truncated or damaged ({error}). {remedy}") from error
 

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from stlib import paths
 from stlib.alignment import Registration
-from stlib.fingerprint import kept_hash, text_hash
+from stlib.fingerprint import intact, kept_hash, seal, sealed, text_hash
 from stlib.images import tagged_scale
 from stlib.params import Params
 from stlib.records import nearest
@@ -153,11 +153,10 @@ def adopt(params: Params, slide: Path, um_per_px: np.ndarray, wanted: float) -> 
     path = paths.slide_file(params.name, section)
     stamp = path.with_suffix(".json")
     with paths.alone(path.parent):
-        if not (path.exists() and stamp.exists()):
+        if not (intact(path) and intact(stamp)):
             scale = um_per_px if same else np.full(2, wanted)
             px = copy_at_scale(slide, path, um_per_px, scale)
-            with paths.replacing(stamp) as temporary:
-                temporary.write_text(json.dumps({"px": px.tolist()}))
+            seal(paths.write_text(stamp, json.dumps({"px": px.tolist()})))
     px = np.array(json.loads(stamp.read_text())["px"])
     return NewSlide(slide.stem, section, um_per_px, px, _patient(params, content))
 
@@ -261,6 +260,6 @@ def _patient(params: Params, content: str) -> str:
     """Return the patient of the dataset whose slide has this content, as raw or as prepared file."""
     manifest = json.loads((paths.processed(params.name) / "manifest.json").read_text())
     for name in params.with_slide:
-        if content in (manifest[name]["tif"], kept_hash(paths.slide_file(params.name, name))):
+        if content in (manifest[name]["tif"], sealed(paths.slide_file(params.name, name))):
             return params.patient_of[name]
     return ""

@@ -4,6 +4,7 @@ Two variables of the environment move them: ``STLIB_DATA`` (raw and processed da
 ``STLIB_OUT`` (runs, results, figures), so that a test can compute anew beside the data it shares.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -48,12 +49,44 @@ def cache(kind: str) -> Path:
     return DATA / "cache" / kind
 
 
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # why a file cannot be written
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file could not be written, why, and what to do, where a disk is full or read-only.
+
+    Raises
+    ------
+    OSError
+        With the number of the cause, whatever a library raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        if number not in REFUSED:  # not every library hands the number on
+            if not path.parent.exists() or os.statvfs(path.parent).f_bavail:
+                raise
+            number = errno.ENOSPC
+        raise OSError(
+            number,
+            f"{path} could not be written ({os.strerror(number)}); what stood there before still stands. "
+            "Make room, or move the folder with STLIB_DATA or STLIB_OUT, and run this again",
+        ) from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it there when the block ends without an error.
 
     A reader never sees half a file: the content is flushed to disk before the rename, and a block
-    that raises leaves what was there before.
+    that raises leaves what was there before. What a killed process left goes with the next write.
+
+    Raises
+    ------
+    OSError
+        See `writing`.
 
     Examples
     --------
@@ -64,23 +97,46 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    path, node = Path(path), os.uname().nodename
+    temporary = path.with_name(f".{path.stem}.{node}.{os.getpid()}.partial{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, f".{path.stem}.{node}.", f".partial{path.suffix}")
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path, before: str, after: str) -> None:
+    """Remove the temporary files of one target whose process, named between the two, is dead."""
+    for name in os.listdir(folder):
+        pid = name.removeprefix(before).removesuffix(after)
+        if name == f"{before}{pid}{after}" and pid.isdecimal() and not _lives(int(pid)):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Return whether a process of this machine lives."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        pass
+    return True
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees even if this process is killed; another one waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with writing(folder / ".lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

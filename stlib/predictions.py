@@ -1,12 +1,15 @@
 """What a run predicted, beside what was measured: the only thing that metrics, tables and figures read."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from stlib.paths import replacing
+from stlib import paths
+from stlib.fingerprint import seal, sealed
+from stlib.h5ad import write_h5ad
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def save_predictions(path: Path, predictions: Predictions, about: dict[str, str]
         obsm={"spatial": obs[["x_px", "y_px"]].to_numpy()},
         uns={"about": about},
     )
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+    write_h5ad(path, table)
+    seal(path)
 
 
 def load_predictions(path: Path) -> Predictions:
@@ -84,11 +87,15 @@ def load_predictions(path: Path) -> Predictions:
     ------
     FileNotFoundError
         If the run is missing.
+    ValueError
+        If the file is damaged.
     """
     import anndata
 
+    remedy = f"make its run again (`make {os.path.relpath(path.with_name('run.json'), paths.OUT)}`)"
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make its run first (`make {path.parent}/run.json`)")
+        raise FileNotFoundError(f"{path} is missing; {remedy}")
+    sealed(path, remedy)
     table = anndata.read_h5ad(path)
     obs = table.obs.reset_index(drop=True)
     for name in obs.columns[obs.dtypes == "category"]:

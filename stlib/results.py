@@ -202,7 +202,19 @@ class Run:
     @property
     def stamp(self) -> str:
         """The fingerprint of a run that stands, or a word that none does."""
-        return json.loads(self.record.read_text())["fingerprint"] if self.record.exists() else "absent"
+        return self._written().get("fingerprint", "absent")
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the hashes of what the run keeps, as far as it is there."""
+        kept = [path for path in self.kept if path.exists()]
+        return {str(path.relative_to(paths.OUT)): fingerprint.file_hash(path) for path in kept}
+
+    def _written(self) -> dict[str, Any]:
+        """Return the record; one that is damaged is none, so that the run is made anew."""
+        try:
+            return json.loads(self.record.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
 
     @cached_property
     def recipe(self) -> str:
@@ -228,8 +240,10 @@ class Run:
         """Return whether the run stands with what it wrote beside it, and a new one would be the same."""
         return (
             self.stamp == self.fingerprint
-            and all(path.exists() for path in (*self.products, *self.kept))
-            and (not self.data or self.source == json.loads(self.record.read_text())["source"])
+            and all(map(fingerprint.intact, self.products))
+            and all(path.exists() for path in self.kept)
+            and self._hashes() == self._written().get("kept")
+            and (not self.data or self.source == self._written()["source"])
         )
 
     @cached_property
@@ -242,13 +256,20 @@ class Run:
         """What the run itself keeps, beside its record: of a model predictions, of a table its renderings."""
         if self.step in ("tables", "cost"):
             return [paths.RESULTS / self.dataset / f"{self.model}.{suffix}" for suffix in ("md", "csv")]
-        return [self.predictions, self.history] if self.step in CONTROLS and not self.shared else []
+        trained = self.members if self.step in CONTROLS else []
+        return [path for run in trained for path in (run.predictions, run.history)]
 
     @property
     def products(self) -> list[Path]:
         """What later runs read of this one, outside its folder; if it vanishes, the run is made again."""
-        names = {"data": "manifest.json", "registration": "registration.json"}
-        return [paths.processed(self.dataset) / names[self.step]] if self.step in names else []
+        folder, params = paths.processed(self.dataset), self.params
+        if self.step == "registration":
+            return [folder / "registration.json"]
+        if self.step != "data":
+            return []
+        sections = [paths.section_file(params.name, name) for name in params.patient_of]
+        slides = [paths.slide_file(params.name, name) for name in params.with_slide]
+        return [folder / "manifest.json", *sections, *slides]
 
     @property
     def config(self) -> Any:
@@ -298,8 +319,8 @@ class Run:
     def finish(self, **content: Any) -> Path:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
-        Where a new run would no longer be the same, the record takes the time of its beginning, so that Make,
-        which compares times, makes it again.
+        Where a new run would no longer be the same, the record takes the oldest of times, so that Make, which
+        compares them, makes it again.
 
         Parameters
         ----------
@@ -311,7 +332,7 @@ class Run:
         described = dict.fromkeys((*files_of(self.dataset), *(files_of(self.to) if self.to else [])))
         own = [*described, paths.LOCK]
         files = [*fingerprint.modules(self.roots), *own, *weights]
-        names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products)]
+        names = [os.path.relpath(path, paths.ROOT) for path in (*files, *self.products, *self.kept)]
         target = self.record.relative_to(paths.OUT)
         with paths.replacing(self.folder / "run.d") as temporary:  # an empty rule for what may vanish
             temporary.write_text(f"{target}: {' '.join(names)}\n" + "".join(f"{name}:\n" for name in names))
@@ -325,6 +346,7 @@ class Run:
             "fingerprint": self.fingerprint,
             "recipe": self.recipe,
             "source": self.source,
+            "kept": self._hashes(),
             "parameters": uses,
             "versions": versions(),
             "device": device(),
@@ -334,8 +356,7 @@ class Run:
         with paths.replacing(self.record) as temporary:
             temporary.write_text(json.dumps(about | content, indent=1, default=str))
         if replace(self).fingerprint != self.fingerprint:
-            began = time.time() - (time.perf_counter() - self.started)
-            os.utime(self.record, (began, began))
+            os.utime(self.record, (1, 1))  # no clock, set back or forward, can make it newer than the edit
         return self.record
 
 

@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 from scipy import sparse
 
+from stlib.fingerprint import seal, sealed
+from stlib.h5ad import write_h5ad
 from stlib.params import Params
-from stlib.paths import replacing, section_file
+from stlib.paths import section_file
 
 HASHED = 2**20  # numbers hashed at once
 
@@ -217,8 +219,8 @@ def write_section(path: Path, section: Section) -> None:
         }
     if section.facts:
         table.uns["facts"] = dict(section.facts)
-    with replacing(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+    write_h5ad(path, table)
+    seal(path)
 
 
 def read_section(path: Path) -> Section:
@@ -236,13 +238,9 @@ def read_section(path: Path) -> Section:
             f"{path.parent.name}/{path.name} is not there; prepare the dataset with "
             f"`make data DATASET={path.parent.name}`"
         )
-    try:
-        with h5py.File(path) as file:
-            return _section(file)
-    except (OSError, KeyError) as error:
-        raise ValueError(
-            f"{path.parent.name}/{path.name} is damaged ({error}). Delete it and run `make data` again"
-        ) from error
+    sealed(path, f"run `make data DATASET={path.parent.name}` again")  # HDF5 hangs on some damage
+    with h5py.File(path) as file:
+        return _section(file)
 
 
 def whose(params: Params, name: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from scipy import ndimage, sparse
 from skimage import filters, morphology
 from tqdm import tqdm
 
+from stlib.fingerprint import seal
 from stlib.images import decode, file_errors, on_white, require_rgb, scratch
 from stlib.paths import replacing
 
@@ -75,6 +76,7 @@ def write_pyramid(image: Path | np.ndarray, path: Path, um_per_px: float | np.nd
                 metadata=None,  # a description would make OpenSlide look for SubIFDs
             )
             pixels = below
+    seal(path)
 
 
 def _tiles(pixels: np.ndarray, below: np.ndarray, bar: tqdm) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ import pandas as pd
 import zarr
 
 from stlib import features, genemaps, paths, wholeslide
+from stlib.h5ad import write_h5ad
 from stlib.likeness import Likeness, likeness
 from stlib.models import Method
 from stlib.new_slide import NewSlide
@@ -143,6 +144,5 @@ def as_table(
 
 def write_table(path: Path, table: "anndata.AnnData") -> Path:
     """Write an .h5ad whole or not at all; return its path."""
-    with paths.replacing(path) as temporary:
-        table.write_h5ad(temporary, compression="gzip")
+    write_h5ad(path, table)
     return path

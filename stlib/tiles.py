@@ -11,6 +11,7 @@ whatever locations a border runs through. The head comes after.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from stlib.checkpoint import read_tensors, write_tensors
 from stlib.footprints import Box, Footprints
-from stlib.paths import replacing
 from stlib.pooling import as_tensor, pooled, pooling
 from stlib.windows import CELL_PX, read
 
@@ -224,10 +224,14 @@ class Cutting:
 
 
 def kept(path: Path | None, make: Callable[[], Tensor]) -> Tensor:
-    """Return a tensor from its file; without one make it, and write the file if a path is given."""
+    """Return a tensor from its file; without a whole one make it, and write the file if a path is given."""
     if path is None:
         return make()
-    if not path.exists():
-        with replacing(path) as temporary:
-            save_file({"values": make().cpu().contiguous()}, temporary)
-    return load_file(path)["values"]
+    if path.exists():
+        try:
+            return read_tensors(path)[0]["values"]
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+    values = make().cpu().contiguous()
+    write_tensors(path, {"values": values}, {})
+    return values

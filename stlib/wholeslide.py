@@ -4,6 +4,9 @@ A tile takes along whatever its predictions depend on, as far as the model's rea
 on how the slide is cut. A tile is one chunk, which appears whole: where it stands, a later call goes on.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,18 @@ import numpy as np
 import torch
 import zarr
 from tqdm import tqdm
+from zarr.codecs import ZstdCodec
 
 from stlib.array_tiles import TileFeed, Tiles
 from stlib.checkpoint import state_hash
 from stlib.models import Method, Reach
 from stlib.params import Params
+from stlib.paths import writing
 from stlib.sections import Section
 
 GIVEN = frozenset({"patch", "features", "relative", "levels", "graph"})  # NEEDS that a tile can meet
+
+CHECKED = (ZstdCodec(checksum=True),)  # a chunk that was damaged is not read
 
 
 def reach_of(model: Method, params: Params) -> Reach:
@@ -98,15 +105,37 @@ def predict_slide(
     model.eval().to(device)
     for tile in tqdm([*tiles], unit="tile", desc=f"{section.name}, whole"):
         window = tiles.window(tile)
-        if np.isfinite(store[(*window, 0)]).any():
+        if _stands(store, path, window):
             continue
         rows = tiles.around(tile, 0)
         predicted = model.predict(feed.batch(tile).to(device))[: len(rows)]
         chunk = np.full([part.stop - part.start for part in window] + [store.shape[2]], np.nan, np.float16)
         column, row = (tiles.place[rows] % side).T
         chunk[row, column] = predicted.half().cpu().numpy()
-        store[window] = chunk
+        with writing(path):
+            store[window] = chunk
     return store
+
+
+def _stands(store: zarr.Array, path: Path, window: tuple[slice, slice]) -> bool:
+    """Return whether a tile was predicted; one that is damaged is removed, and made anew."""
+    try:
+        with damage(path):
+            return bool(np.isfinite(store[(*window, 0)]).any())
+    except ValueError as error:
+        warnings.warn(f"{error}; the tile is made anew", stacklevel=3)
+        place = (part.start // side for part, side in zip(window, store.chunks, strict=False))
+        (path / "c" / "/".join(map(str, (*place, 0)))).unlink(missing_ok=True)
+        return False
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """Turn what Zarr raises into an error that names the folder and the remedy."""
+    try:
+        yield
+    except Exception as error:  # codecs raise what they like
+        raise ValueError(f"{path} is damaged ({error}); delete it and run this again") from error
 
 
 def _about(model: Method, tiles: Tiles) -> dict[str, Any]:
@@ -125,12 +154,15 @@ def _about(model: Method, tiles: Tiles) -> dict[str, Any]:
 def _open(path: Path, tiles: Tiles, about: dict[str, Any]) -> zarr.Array:
     """Open the array, or make it."""
     shape = *tiles.shape, len(about["genes"])
-    if not path.exists():
+    if not (path / "zarr.json").exists():  # or it was killed before that
         chunks = tiles.side, tiles.side, len(about["genes"])
-        return zarr.create_array(
-            path, shape=shape, chunks=chunks, dtype="float16", fill_value=np.nan, attributes=about
-        )
-    store = zarr.open_array(path, mode="r+")
+        with writing(path):
+            return zarr.create_array(
+                path, shape=shape, chunks=chunks, dtype="float16", fill_value=np.nan, compressors=CHECKED,
+                attributes=about, overwrite=True,
+            )  # fmt: skip
+    with damage(path):
+        store = zarr.open_array(path, mode="r+")
     if dict(store.attrs) != about or store.shape != shape:
         found = {key: store.attrs.get(key) for key in ("dataset", "section", "model", "side")}
         raise ValueError(

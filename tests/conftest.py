@@ -8,10 +8,18 @@ import made
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stlib import paths, tables
 from stlib.params import Params, load_params
 from stlib.sections import Section, load_sections
+
+# the same examples each time: a test that fails once fails again
+settings.register_profile(
+    "house", deadline=None, derandomize=True, database=None, max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)  # fmt: skip
+settings.load_profile("house")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,6 +19,7 @@ from stlib.alignment import (
     rescale,
     save_registration,
 )
+from stlib.fingerprint import seal
 
 TURN = np.array([[0.8, -0.6, 40], [0.6, 0.8, -20]])
 PLACES = np.array([[500.0, 500], [1100, 600], [700, 1000]])
@@ -130,6 +131,11 @@ def test_warp_draws_in_the_frame_of_the_middle_section():
     assert one.warp(np.stack([image] * 3, 2), 4.0, (6, 8), 8.0, fill=7).max() == 7
 
 
+@pytest.mark.fault(
+    "a damaged or foreign registration.json",
+    "a word changed; then sealed as another version's",
+    "ValueError with the remedy",
+)
 def test_saved_maps_come_back(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "DATA", tmp_path)
     with pytest.raises(FileNotFoundError, match="align the sections with notebooks/03_registration"):
@@ -147,6 +153,11 @@ def test_saved_maps_come_back(monkeypatch, tmp_path):
     assert (row["information_before"], row["note"]) == (0.3, "mirrored")
     file = paths.processed("toy") / "registration.json"
     file.write_text(file.read_text().replace('"onward"', '"then"'))
+    with pytest.raises(
+        ValueError, match="registration.json is damaged.*run `make prepare DATASET=toy` again"
+    ):
+        load_registration("toy")
+    seal(file)
     with pytest.raises(ValueError, match="written by another version"):
         load_registration("toy")
 

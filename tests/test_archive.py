@@ -113,6 +113,11 @@ def test_only_the_wanted_members_are_stored_and_remembered(server, tmp_path):
     assert server.asked == [""]  # a second call asks for nothing
 
 
+@pytest.mark.fault(
+    "a connection that is cut inside an archive",
+    "the server sends 100 KB, twice",
+    "continued at its byte; the member is whole",
+)
 def test_a_cut_connection_goes_on_where_it_ended(server, tmp_path):
     server.words = ["cut", "cut", "whole"]
     take_members(server.url, WANTED, tmp_path)
@@ -126,6 +131,11 @@ def test_a_server_without_range_is_passed_over_to_the_same_byte(server, tmp_path
     assert (tmp_path / WANTED[MATRIX]).read_bytes() == CONTENT[MATRIX]
 
 
+@pytest.mark.fault(
+    "an archive that changes while it comes",
+    "another version (ETag) after a cut",
+    "ValueError; nothing of it is stored",
+)
 def test_an_archive_that_changes_meanwhile_is_refused(server, tmp_path):
     server.words = ["cut", "changed"]
     with pytest.raises(ValueError, match="is another file than before byte 100,000. Run this again"):
@@ -133,6 +143,11 @@ def test_an_archive_that_changes_meanwhile_is_refused(server, tmp_path):
     assert files(tmp_path) == {".lock"}
 
 
+@pytest.mark.fault(
+    "an archive that is cut off",
+    "the .tar.gz ends inside its last member",
+    "ValueError; complete members are kept and not asked for again, the rest comes with the next run",
+)
 def test_what_was_complete_is_kept_and_the_rest_comes_later(server, tmp_path):
     whole = server.body
     server.body = whole[:250_000]  # the first member is in it, the last one is not
@@ -160,6 +175,11 @@ def test_names_may_begin_with_a_dot(server, tmp_path, name):
     assert (tmp_path / "scale.json").read_bytes() == b"{}"
 
 
+@pytest.mark.fault(
+    "an archive with links and paths out of its folder",
+    "a member ../../evil, a hard link under a wanted name",
+    "ValueError; nothing is written outside the folder",
+)
 def test_links_and_strangers_are_never_written(server, tmp_path):
     server.body = pack({"../../evil": b"x", MATRIX: b"matrix"}, links=[SCALE])
     with pytest.raises(ValueError, match="scalefactors_json.json is a file; found a link or a folder. Name"):
@@ -177,6 +197,11 @@ def test_a_member_that_is_not_there_and_an_archive_that_is_not(server, tmp_path)
     assert len(server.asked) == 2  # asking again would not change the answer
 
 
+@pytest.mark.fault(
+    "a raw file that was edited",
+    "two bytes changed after the download",
+    "ValueError that names it; deleted, it comes again",
+)
 def test_a_file_that_changed_here_is_noticed(server, tmp_path):
     take_members(server.url, WANTED, tmp_path)
     (tmp_path / WANTED[SCALE]).write_bytes(b"[]")

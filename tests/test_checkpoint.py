@@ -28,6 +28,7 @@ def test_resumed_equals_undisturbed(tmp_path):
     torch.testing.assert_close(model.weight, other.weight, rtol=0, atol=0)
 
 
+@pytest.mark.fault("a checkpoint of another model", "stnet's for asign", "ValueError that names both")
 def test_a_checkpoint_of_another_model(tmp_path):
     model, optimiser = trained()
     save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "stnet"})
@@ -35,6 +36,9 @@ def test_a_checkpoint_of_another_model(tmp_path):
         load_checkpoint(tmp_path / "a.safetensors", model, optimiser, "asign")
 
 
+@pytest.mark.fault(
+    "a checkpoint of another panel", "3 genes for 5", "ValueError that names the tensor and both shapes"
+)
 def test_a_checkpoint_of_another_panel(tmp_path):
     model, optimiser = trained()
     save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "m"})

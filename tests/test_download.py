@@ -142,6 +142,11 @@ def test_all_files_arrive_and_are_asked_for_once(server, tmp_path):
     assert server.asked == [(path, "") for path in CONTENT]
 
 
+@pytest.mark.fault(
+    "a connection that is cut inside a file",
+    "half of the file, with and without a length",
+    "continued at its byte; the file is whole",
+)
 @pytest.mark.parametrize("word", ["cut", "lengthless"])
 def test_a_cut_connection_is_continued_where_it_broke(server, tmp_path, word):
     server.behave[A1.path] = [word, "whole"]
@@ -158,6 +163,11 @@ def test_a_server_without_range_is_asked_for_the_whole(server, tmp_path):
     assert content(tmp_path) == {A1.path: CONTENT[A1.path]}
 
 
+@pytest.mark.fault(
+    "a server that goes down",
+    "a cut, then 503 for ever",
+    "FileNotFoundError with the remedy; a later call goes on at the byte",
+)
 def test_a_later_call_continues(server, tmp_path):
     server.behave[A1.path] = ["cut", "503"]
     with pytest.raises(FileNotFoundError, match=f"{A1.path} is not there and could not be downloaded .503"):
@@ -169,6 +179,11 @@ def test_a_later_call_continues(server, tmp_path):
     assert content(tmp_path) == {A1.path: CONTENT[A1.path]}
 
 
+@pytest.mark.fault(
+    "a corrupted partial download",
+    "rubbish under the name of the unfinished file, shorter and longer",
+    "dropped; the file comes anew",
+)
 def test_a_partial_file_that_fits_nothing_is_dropped(server, tmp_path):
     partial = tmp_path / "ST-cnts/.A1.tsv.gz.partial"
     partial.parent.mkdir()
@@ -179,12 +194,20 @@ def test_a_partial_file_that_fits_nothing_is_dropped(server, tmp_path):
         (tmp_path / A1.path).unlink()
 
 
+@pytest.mark.fault(
+    "a corrupted transfer", "the last byte changed on the way, once", "asked for again; the file is whole"
+)
 def test_a_corrupted_transfer_is_repeated(server, tmp_path):
     server.behave[A1.path] = ["corrupt", "whole"]
     download([A1], server.url, tmp_path)
     assert content(tmp_path) == {A1.path: CONTENT[A1.path]}
 
 
+@pytest.mark.fault(
+    "another file at the source",
+    "a changed byte for ever, a login page",
+    "ValueError that names expected and found; nothing is stored",
+)
 @pytest.mark.parametrize(("word", "found"), [("corrupt", "found blob id"), ("login", "found 26 bytes")])
 def test_another_content_is_refused_and_leaves_nothing(server, tmp_path, word, found):
     server.behave[A1.path] = [word]
@@ -207,6 +230,7 @@ def test_a_missing_file_says_what_to_put_where(server, tmp_path):
     assert content(tmp_path) == {A1.path: CONTENT[A1.path]}
 
 
+@pytest.mark.fault("no network", "a closed port", "FileNotFoundError that lists what to put where")
 def test_without_network_all_that_is_missing_is_listed(server, tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -221,6 +245,11 @@ def test_without_network_all_that_is_missing_is_listed(server, tmp_path):
     assert content(tmp_path) == {}
 
 
+@pytest.mark.fault(
+    "a raw file with another content",
+    "a file of the manifest written by hand",
+    "ValueError; it is left as it is",
+)
 def test_a_file_with_another_content_is_not_overwritten(server, tmp_path):
     (tmp_path / README.path).write_text("HELLO\n")
     with pytest.raises(
@@ -235,6 +264,9 @@ def test_verify_returns_what_is_missing(tmp_path):
     assert verify(FILES, tmp_path) == [A1, A2]
 
 
+@pytest.mark.fault(
+    "two download into one folder", "two threads", "each file is asked for once, all are whole"
+)
 def test_two_at_a_time_download_once(server, tmp_path):
     server.behave[A1.path] = ["cut", "whole"]
     both = [threading.Thread(target=download, args=(FILES, server.url, tmp_path)) for _ in range(2)]
@@ -315,6 +347,11 @@ def test_what_has_no_checksum_is_held_against_what_came_first(server, addresses,
         download_unpublished(addresses, tmp_path)
 
 
+@pytest.mark.fault(
+    "a file whose version changes after a cut",
+    "another ETag",
+    "the new version comes whole; the halves are never joined",
+)
 @pytest.mark.parametrize(("version", "continued"), [("v1", True), ("v2", False)])
 def test_a_cut_file_is_continued_in_the_same_version_only(server, addresses, tmp_path, version, continued):
     server.behave[A1.path] = ["whole", "cut", "503"]  # the first answers the question for its size

@@ -13,7 +13,7 @@ import pytest
 from stlib import paths
 from stlib.encoders import Timm
 from stlib.features import encoder, features, neighbours, patches
-from stlib.fingerprint import kept_hash
+from stlib.fingerprint import sealed
 from stlib.slide import Slide, write_pyramid
 from stlib.stain import NAMES, Stain
 
@@ -139,7 +139,7 @@ def test_a_note_says_what_an_array_is(data):
         "stain",
         [4, 52],
     )
-    assert (note["px"], note["out_px"], note["slide"]) == (100, 50, kept_hash(data.path))
+    assert (note["px"], note["out_px"], note["slide"]) == (100, 50, sealed(data.path))
 
 
 def test_damage_is_noticed_and_repaired(data):
@@ -156,6 +156,7 @@ def test_damage_is_noticed_and_repaired(data):
         assert np.array_equal(patches(data.params, data.section, "spot"), whole)
 
 
+@pytest.mark.fault("an encoder that is interrupted", "Ctrl-C in its first batch", "nothing is stored")
 def test_an_interrupted_encoder_leaves_nothing(data):
     class Broken:
         name, version, dim = "broken", "1", 4
@@ -168,10 +169,18 @@ def test_an_interrupted_encoder_leaves_nothing(data):
     assert not paths.cache("features").exists() or not list(paths.cache("features").iterdir())
 
 
-def test_slide_hash_follows_the_file(data, monkeypatch):
-    found = kept_hash(data.path)
-    assert found == hashlib.sha256(data.path.read_bytes()).hexdigest()
-    data.path.write_bytes(b"another")
-    assert kept_hash(data.path) == hashlib.sha256(b"another").hexdigest()
+@pytest.mark.fault(
+    "a slide that was changed under its features",
+    "one byte",
+    "ValueError with the remedy, before anything is computed from it",
+)
+def test_a_slide_that_is_not_the_one_that_was_written_is_refused(data):
+    whole = data.path.read_bytes()
+    assert sealed(data.path) == hashlib.sha256(whole).hexdigest()
+    data.path.write_bytes(whole[:-9] + b"?" + whole[-8:])
+    with pytest.raises(ValueError, match="S1.tif is damaged: .*Delete it and run `make data` again"):
+        patches(data.params, data.section, "spot")
+    data.path.write_bytes(whole)  # at another time: read again, and found to be the same
+    assert len(patches(data.params, data.section, "spot")) == 5
     with pytest.raises(FileNotFoundError, match="S9.tif is not there; prepare the dataset with `make data`"):
-        kept_hash(paths.slide_file("made", "S9"))
+        sealed(paths.slide_file("made", "S9"))

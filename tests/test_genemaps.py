@@ -60,6 +60,11 @@ def test_every_location_is_where_it_belongs(model, tiles, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expression.zarr"]
 
 
+@pytest.mark.fault(
+    "a whole slide of another model in the way",
+    "other locations under the same name",
+    "ValueError with the remedy",
+)
 def test_what_stands_is_read_and_other_predictions_are_refused(model, tiles, tmp_path, monkeypatch):
     (tiles, place), path = tiles, tmp_path / "expression.zarr"
     first = predict_slide(model, tiles, place, path, {})[:]
@@ -69,6 +74,11 @@ def test_what_stands_is_read_and_other_predictions_are_refused(model, tiles, tmp
         predict_slide(model, tiles.take(torch.arange(9)), place[:9], path, {})
 
 
+@pytest.mark.fault(
+    "a whole slide in Zarr that is interrupted",
+    "Ctrl-C in the fourth tile",
+    "no array under its name; goes on at that tile, the same values",
+)
 def test_a_killed_prediction_goes_on_at_its_tile(model, tiles, tmp_path, monkeypatch):
     (tiles, place), path = tiles, tmp_path / "expression.zarr"
     wanted = predict_slide(model, tiles, place, tmp_path / "other.zarr", {})[:]

@@ -314,6 +314,11 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault(
+    "a folder of a lab that is broken",
+    "21 ways, from no slide to swapped columns",
+    "one sentence each: requirement, finding, place, remedy",
+)
 @pytest.mark.filterwarnings("ignore:.*sparse", "ignore:.*names are not unique")
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_folder_is_answered_by_one_sentence(tmp_path, name):

@@ -79,6 +79,11 @@ def test_without_weights_the_search_starts_and_says_so(weights):
         register_ants.match(pair, Matcher(source=weights.source, sha256="0" * 64))
 
 
+@pytest.mark.fault(
+    "weights of XFeat that hold a pickled object",
+    "a .pt whose pickle would run code",
+    "ValueError; nothing is run",
+)
 def test_pickled_objects_are_not_run(tmp_path):
     import torch
 

@@ -55,6 +55,9 @@ def test_a_run_is_absent_until_its_record_stands_and_complete_from_then_on():
     assert found.obs["barcode"].tolist() == ["a"] and history["loss"].tolist() == [1.0]
 
 
+@pytest.mark.fault(
+    "an error while a record is written", "an exception in JSON", "no record and nothing half-written"
+)
 def test_a_record_is_whole_or_absent(monkeypatch):
     run = Run("2d", "toy", "mean")
     monkeypatch.setattr(results.json, "dumps", lambda *args, **kwargs: 1 / 0)
@@ -63,6 +66,9 @@ def test_a_record_is_whole_or_absent(monkeypatch):
     assert not run.record.exists() and not list(run.folder.glob(".*"))
 
 
+@pytest.mark.fault(
+    "an error while predictions are written", "an exception", "no record: the run counts as absent"
+)
 def test_the_record_comes_last(monkeypatch):
     run = Run("2d", "toy", "mean")
     monkeypatch.setattr(results, "save_predictions", lambda *args: 1 / 0)
@@ -103,6 +109,11 @@ def edit(module):
     module.write_text(module.read_text() + "\nADDED = 1\n")
 
 
+@pytest.mark.fault(
+    "a module is edited while a run computes",
+    "a line added between begin and finish",
+    "incomplete and older than the edit; the next run is complete",
+)
 def test_what_is_edited_while_a_run_computes_is_not_what_it_computed_with(package):
     run = Run("preprocessing", "toy").begin()
     edit(package / "expression.py")
@@ -134,6 +145,11 @@ def test_neither_is_it_for_what_was_trained(package, model):
     assert Run("2d", "toy", model).complete() == (model == "mean")
 
 
+@pytest.mark.fault(
+    "data are prepared anew while a run computes",
+    "another hash between begin and finish",
+    "the run is incomplete",
+)
 def test_data_prepared_anew_while_a_run_computes_make_it_incomplete(monkeypatch):
     run = Run("preprocessing", "toy").begin()
     monkeypatch.setattr(results.fingerprint, "data_hash", lambda *_, **__: "other data")
@@ -141,6 +157,11 @@ def test_data_prepared_anew_while_a_run_computes_make_it_incomplete(monkeypatch)
     assert not Run("preprocessing", "toy").complete()
 
 
+@pytest.mark.fault(
+    "raw files that change while they are read",
+    "another size between begin and finish",
+    "the step is incomplete",
+)
 def test_raw_files_that_change_while_they_are_read_make_the_data_incomplete(tmp_path, monkeypatch):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "A.tsv").write_text("1")
@@ -208,15 +229,31 @@ def test_the_command_says_by_its_exit_whether_a_run_stands(step, monkeypatch):
     assert results.main() == 1
 
 
-def test_data_that_vanished_is_made_again(monkeypatch, tmp_path):
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """The run that prepared the toy, whose sections and slides hold two letters."""
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
-    run, manifest = Run("data", "toy"), paths.processed("toy") / "manifest.json"
-    paths.write_text(manifest, "{}")
+    run = Run("data", "toy")
+    for product in run.products:
+        results.fingerprint.seal(paths.write_text(product, "{}"))
     run.finish()
-    assert run.complete()
-    assert f"{os.path.relpath(manifest, paths.ROOT)}:" in (run.folder / "run.d").read_text().splitlines()
-    manifest.unlink()
-    assert not run.complete()
+    return run
+
+
+@pytest.mark.fault(
+    "prepared data that vanished",
+    "manifest, a section, a slide deleted",
+    "the step is incomplete, Make is told to look, they are made again",
+)
+def test_data_that_vanished_is_made_again(prepared):
+    manifest, section, *_, slide = prepared.products
+    assert [path.name for path in (manifest, section, slide)] == ["manifest.json", "P1-1.h5ad", "P4-3.tif"]
+    told = (prepared.folder / "run.d").read_text().splitlines()
+    for product in (manifest, section, slide):
+        assert prepared.complete() and f"{os.path.relpath(product, paths.ROOT)}:" in told
+        product.unlink()
+        assert not prepared.complete()
+        product.write_text("{}")
 
 
 def test_the_controls_are_all_models_without_training():

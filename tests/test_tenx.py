@@ -64,6 +64,7 @@ def test_what_is_no_matrix_is_refused(tmp_path, change, message):
         read_matrix(write_matrix(tmp_path / "m.h5", **change))
 
 
+@pytest.mark.fault("a 10x matrix that is cut off", "1,000 bytes of an .h5", "ValueError that names it")
 def test_a_truncated_file(tmp_path):
     path = write_matrix(tmp_path / "m.h5")
     path.write_bytes(path.read_bytes()[:1000])

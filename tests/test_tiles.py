@@ -139,6 +139,11 @@ def test_locations_are_looked_for_where_they_reach(tiles):
     assert len(alone.cut(64, 0, 8)) <= 4 < len(alone.cut(64, 0, 8, everywhere=True)) == 12
 
 
+@pytest.mark.fault(
+    "a dense prediction that is interrupted",
+    "Ctrl-C in the sixth tile",
+    "goes on at that tile; the sums are equal, bit for bit",
+)
 def test_a_run_that_was_killed_goes_on(small, tiles, tmp_path):
     cutting = Cutting(small, 64, 16, 8)
     wanted = cutting.sums(tiles, torch.device("cpu"))

@@ -141,6 +141,11 @@ class Training:
         return sum(len(read_about(path)["history"]) for path in self.checkpoints)
 
 
+@pytest.mark.fault(
+    "a training that is killed",
+    "SIGKILL in an epoch, after an epoch, and in the middle of a write",
+    "resumed at the last finished epoch; predictions and losses are those of an undisturbed one",
+)
 def test_a_training_killed_three_times_equals_an_undisturbed_one(toy, tmp_path):
     wanted, history, _ = train_fold(task(small(toy), tmp_path / "undisturbed"))
     total = len(history)
@@ -187,6 +192,9 @@ def begun(monkeypatch):
     return rates
 
 
+@pytest.mark.fault(
+    "checkpoints of another recipe", "a changed fingerprint", "they are not resumed; the training starts anew"
+)
 def test_a_finished_training_is_read_and_one_of_another_recipe_starts_anew(toy, tmp_path, begun):
     first, history, _ = train_fold(task(small(toy), tmp_path, WITHOUT_VALIDATION, "2d"))
     assert len(begun) == EPOCHS
@@ -255,6 +263,11 @@ def mean(toy, toy_sections):
     return build("mean", configure("mean", "2d"), feed.shape), feed
 
 
+@pytest.mark.fault(
+    "a training that diverged",
+    "NaN in a weight",
+    "ValueError that names section and number of spots; no table sees it",
+)
 def test_a_prediction_that_is_nan_is_refused(mean):
     model, feed = mean
     fabric = Fabric(accelerator="cpu", devices=1)

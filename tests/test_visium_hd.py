@@ -376,6 +376,9 @@ def test_a_slide_of_another_size_is_refused(tmp_path):
         visium_hd.read(tiny(), broken(tmp_path, factors={"tissue_hires_scalef": 15.0}), "S1")
 
 
+@pytest.mark.fault(
+    "a file of Visium HD that is missing or cut off", "each of its files", "an error that names it"
+)
 @pytest.mark.parametrize(
     ("name", "message"),
     [

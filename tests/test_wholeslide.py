@@ -47,6 +47,11 @@ def test_every_place_is_written_and_the_rest_is_nan(toy_hd, piece, model, tmp_pa
     assert store.attrs["genes"] == ["A", "B", "C"] and store.attrs["section"] == "P1"
 
 
+@pytest.mark.fault(
+    "bins of a whole slide that are interrupted",
+    "Ctrl-C in the fourth tile",
+    "goes on at the next tile, the same values",
+)
 def test_a_killed_run_goes_on_at_the_next_tile(toy_hd, piece, model, tmp_path, monkeypatch):
     whole = predict_slide(model, toy_hd, *piece, tmp_path / "whole.zarr", side=4)[:]
     made, batch = [], TileFeed.batch

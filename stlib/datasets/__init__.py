@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from stlib import paths
 from stlib.expression import common_genes
-from stlib.fingerprint import file_hash
+from stlib.fingerprint import file_hash, intact, seal
 from stlib.params import Expect, Params
 from stlib.records import nearest
 from stlib.sections import Section, check_section, content_hash, write_section
@@ -83,19 +83,17 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
             origin = file_hash(source.image(params, folder, name))
             stamp = slide.with_suffix(".json")
             with paths.alone(slide.parent):  # sizes of a dataset share their slides
-                kept = json.loads(stamp.read_text()) if stamp.exists() and slide.exists() else {}
-                if kept.get("origin") != origin:
+                made = intact(slide) and intact(stamp)
+                if not made or json.loads(stamp.read_text())["origin"] != origin:
                     write_pyramid(source.image(params, folder, name), slide, section.um_per_px)
                     places = section.position
                     if params.sample is not None:  # a few squares of tissue say little of how a slide lies
                         places = source.under_tissue(params, folder, name)
                     with Slide(slide) as opened:
                         warn_if_turned(opened, places)
-                    with paths.replacing(stamp) as temporary:
-                        temporary.write_text(json.dumps({"origin": origin}))
+                    seal(paths.write_text(stamp, json.dumps({"origin": origin})))
             manifest[name]["tif"] = origin
-    with paths.replacing(paths.processed(params.name) / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1))
+    seal(paths.write_text(paths.processed(params.name) / "manifest.json", json.dumps(manifest, indent=1)))
     return manifest
 
 
