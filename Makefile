@@ -19,7 +19,7 @@ FOLDER  ?=#           of `make params`: a folder of your sections
 NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 JOBS    ?= $(CORES)
-LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
+LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"; several tasks train together
 ARGS    ?=#           more words for pytest
 
 ifeq ($(MAKELEVEL),0)
@@ -70,22 +70,18 @@ define execute
 	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),"$(DATA)"); then touch $@; else $(call papermill,$(1)); fi
 endef
 define papermill
-	mkdir -p $(@D); rm -f $@; echo "running: $(@D)"; \
-	  if $(LAUNCH) $(PY) -m papermill --log-level ERROR --no-progress-bar --kernel python3 $< $(@D)/notebook.ipynb $(1) \
-	  2> $(@D)/log.txt && [ -f $@ ]; then rm -f $(@D)/notebook.failed.ipynb; else \
-	  mv $(@D)/notebook.ipynb $(@D)/notebook.failed.ipynb; tail -n 12 $(@D)/log.txt; \
-	  echo "failed: see $(@D)/notebook.failed.ipynb"; exit 1; fi
+	$(LAUNCH) $(PY) -m stlib.execute $< $@ $(1)
 endef
 
 build/%.ipynb: notebooks/%.py $(READY)
-	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o - > $@.partial && mv $@.partial $@
+	@mkdir -p $(@D); t=$$(mktemp $@.XXXXXX); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o - > $$t && mv $$t $@
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)
 runs/data/%/run.json: build/01_data.ipynb $$(call params,$$*) $(if $(DATA),build/%.source)
 	$(call execute,-r dataset $* -r data "$(DATA)")
 build/%.source: FORCE $(READY)  # changes with the files of DATA
-	@mkdir -p $(@D); $(PY) -m stlib.fingerprint "$(DATA)" > $@.partial; cmp -s $@.partial $@ && rm $@.partial || mv $@.partial $@
+	@mkdir -p $(@D); t=$$(mktemp $@.XXXXXX); $(PY) -m stlib.fingerprint "$(DATA)" > $$t; cmp -s $$t $@ && rm $$t || mv $$t $@
 runs/preprocessing/%/run.json: build/02_preprocessing.ipynb runs/data/%/run.json
 	$(call execute,-r dataset $*)
 runs/registration/%/run.json: build/03_registration.ipynb runs/preprocessing/%/run.json
@@ -168,7 +164,7 @@ FORCE:
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
 build/tables.mk: $(wildcard tables/*.yaml params/*.yaml) stlib/tables.py $(READY)
-	@mkdir -p build; $(PY) -m stlib.tables > $@.partial && mv $@.partial $@
+	@mkdir -p build; t=$$(mktemp $@.XXXXXX); $(PY) -m stlib.tables > $$t && mv $$t $@
 -include build/tables.mk
 -include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d runs/transfer/*/*/*/*/run.d)
 endif
