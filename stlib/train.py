@@ -174,7 +174,7 @@ def fit(
 def _epoch(module: Any, model: Method, dealt: Iterator, optimiser: Any, fabric: Fabric) -> float:
     """Take the steps of an epoch, over batches as `stlib.ranks.deal` yields them; return the mean loss."""
     model.train()
-    losses, weights = [], []
+    losses, weights, statistics = [], [], ranks.Statistics(model, fabric)
     for batch, weight, last in dealt:
         batch = batch.to(fabric.device)
         with fabric.no_backward_sync(module, enabled=not last):
@@ -185,6 +185,7 @@ def _epoch(module: Any, model: Method, dealt: Iterator, optimiser: Any, fabric: 
         if last:
             optimiser.step()
             optimiser.zero_grad()
+            statistics.merge(counts=weight > 0)
     return ranks.mean(losses, weights, fabric)
 
 
