@@ -6,15 +6,12 @@ Three makes and some ten notebooks: about two minutes on two cores. Slurm is Deb
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from checkout import MODEL, Checkout
 
 from stlib.checkpoint import read_about
