@@ -26,6 +26,8 @@ dense maps             `footprints` (what locations cover), `pooling` (their sum
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `machine` (where), `cell` (the parameters of a notebook)
+many at once           `execute` (a notebook, by one process at a time), `ranks` (one training in several),
+                       `lease` (a GPU for each)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what a step costs      `bench` (measures), `cost` (its table)
