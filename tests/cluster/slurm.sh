@@ -51,6 +51,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
+SlurmdParameters=config_overrides
 KillWait=5
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
@@ -59,11 +60,11 @@ END
     --log-file="$folder/munged.log" --seed-file="$folder/munged.seed"
   slurmctld
   slurmd -N "$host" 2>> "$folder/slurmd.log"
-  for _ in $(seq 100); do
+  for _ in $(seq 300); do
     [ "$(sinfo -h -o %T 2>/dev/null)" = idle ] && return
     sleep 0.2
   done
-  echo "slurm.sh: the node is not idle after 20 s; see $folder/*.log" >&2
+  echo "slurm.sh: the node is not idle after 60 s: $(sinfo -h -o '%T %E' 2>&1); see $folder/*.log" >&2
   stop
   exit 1
 }

@@ -30,13 +30,13 @@ def here(tmp_path_factory):
     """A checkout whose make finds the Slurm."""
     folder = tmp_path_factory.mktemp("slurm")
     script = Path(__file__).with_name("slurm.sh")
-    subprocess.run([script, "start", folder, "4"], check=True, timeout=60)
+    subprocess.run([script, "start", folder, "4"], check=True, timeout=120)
     try:
         one = Checkout(tmp_path_factory.mktemp("checkout"), EPOCHS)
         one.environment["SLURM_CONF"] = str(folder / "slurm.conf")
         yield one
     finally:
-        subprocess.run([script, "stop", folder], check=True, timeout=60)
+        subprocess.run([script, "stop", folder], check=True, timeout=120)
 
 
 def ended(*makes):
