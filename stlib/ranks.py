@@ -28,6 +28,13 @@ WAIT = timedelta(hours=1)  # the others wait this long while rank 0 validates or
 ANSWER = timedelta(seconds=10)  # in which a process that is still there says so
 
 
+class Started(DDPStrategy):
+    """Processes that a launcher started; Fabric, which would start its own, refuses to do so in a notebook."""
+
+    def _configure_launcher(self) -> None:
+        """Set no launcher."""
+
+
 def fabric(gpu: bool, precision: Any, dealt: bool) -> Fabric:
     """Return where and how precisely this process computes, in touch with the others if the work is dealt.
 
@@ -49,7 +56,7 @@ def fabric(gpu: bool, precision: Any, dealt: bool) -> Fabric:
     devices = [
         torch.device(kind, i % torch.cuda.device_count()) if gpu else torch.device(kind) for i in range(here)
     ]
-    strategy = DDPStrategy(
+    strategy = Started(
         parallel_devices=devices,
         cluster_environment=TorchElasticEnvironment(),
         timeout=WAIT,
