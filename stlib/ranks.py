@@ -29,7 +29,7 @@ ANSWER = timedelta(seconds=10)  # in which a process that is still there says so
 
 
 class Started(DDPStrategy):
-    """Processes that a launcher started; Fabric, which would start its own, refuses to do so in a notebook."""
+    """Processes that a launcher started; Fabric, which would start its own, refuses to in a notebook."""
 
     def _configure_launcher(self) -> None:
         """Set no launcher."""
