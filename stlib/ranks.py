@@ -61,7 +61,7 @@ def fabric(gpu: bool, precision: Any, dealt: bool) -> Fabric:
         cluster_environment=TorchElasticEnvironment(),
         timeout=WAIT,
         find_unused_parameters=True,  # of a batch without a known spot, say
-        broadcast_buffers=False,  # see `Statistics`
+        forward_sync_buffers=False,  # see `Statistics`
     )
     together = Fabric(strategy=strategy, num_nodes=size // here, precision=precision)
     together.launch()

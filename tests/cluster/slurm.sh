@@ -7,7 +7,9 @@ verb=$1 folder=$(realpath -m "$2") cpus=${3:-2}
 export SLURM_CONF="$folder/slurm.conf"
 PATH="$PATH:/usr/sbin"
 
-stop() {  # by the processes it started, never by name
+stop() {  # its jobs, then its daemons: by the process ids they wrote, never by name
+  scancel --user "$(id -un)" 2>/dev/null || true
+  for _ in $(seq 150); do [ -z "$(squeue --noheader 2>/dev/null)" ] && break; sleep 0.1; done
   for name in slurmd slurmctld munged; do
     pid=$(cat "$folder/$name.pid" 2>/dev/null) || continue
     kill "$pid" 2>/dev/null || continue
