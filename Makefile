@@ -11,6 +11,7 @@ MODEL ?= asign#       of `make train` and `make predict`: a file in stlib/models
 PROTOCOL ?= 2d#       of `make train`: 2d, 3d, hd, or transfer
 TO      ?=#           of `make train PROTOCOL=transfer`: what is tested, e.g. DATASET=toy_hd@8um+16um TO=toy_hd@16um
 SETTING ?= strict#    of `make train`: strict or published
+TABLE ?= table1#      of `make list`: a file in tables/
 SEED    ?= 0#         of `make train` and `make predict`
 SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
 UM_PER_PX ?=#         of `make predict` and `make params`: scale of slides, where files do not tell
@@ -19,7 +20,7 @@ FOLDER  ?=#           of `make params`: a folder of your sections
 NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 JOBS    ?= $(CORES)
-LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"
+LAUNCH  ?=#           before each notebook, e.g. LAUNCH="srun -n1 -c4 --gpus=1"; several tasks train together
 ARGS    ?=#           more words for pytest
 
 ifeq ($(MAKELEVEL),0)
@@ -70,22 +71,18 @@ define execute
 	@if $(PY) -m stlib.results $@ $(if $(findstring runs/data/,$@),"$(DATA)"); then touch $@; else $(call papermill,$(1)); fi
 endef
 define papermill
-	mkdir -p $(@D); rm -f $@; echo "running: $(@D)"; \
-	  if $(LAUNCH) $(PY) -m papermill --log-level ERROR --no-progress-bar --kernel python3 $< $(@D)/notebook.ipynb $(1) \
-	  2> $(@D)/log.txt && [ -f $@ ]; then rm -f $(@D)/notebook.failed.ipynb; else \
-	  mv $(@D)/notebook.ipynb $(@D)/notebook.failed.ipynb; tail -n 12 $(@D)/log.txt; \
-	  echo "failed: see $(@D)/notebook.failed.ipynb"; exit 1; fi
+	$(LAUNCH) $(PY) -m stlib.execute $< $@ $(1)
 endef
 
 build/%.ipynb: notebooks/%.py $(READY)
-	@mkdir -p $(@D); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o - > $@.partial && mv $@.partial $@
+	@mkdir -p $(@D); t=$$(mktemp -u $@.XXXXXX); .venv/bin/jupytext --quiet --set-kernel python3 --to ipynb $< -o - > $$t && mv $$t $@
 
 runs/tour/%/run.json: build/00_tour.ipynb runs/registration/%/run.json
 	$(call execute,-r dataset $*)
 runs/data/%/run.json: build/01_data.ipynb $$(call params,$$*) $(if $(DATA),build/%.source)
 	$(call execute,-r dataset $* -r data "$(DATA)")
 build/%.source: FORCE $(READY)  # changes with the files of DATA
-	@mkdir -p $(@D); $(PY) -m stlib.fingerprint "$(DATA)" > $@.partial; cmp -s $@.partial $@ && rm $@.partial || mv $@.partial $@
+	@mkdir -p $(@D); t=$$(mktemp -u $@.XXXXXX); $(PY) -m stlib.fingerprint "$(DATA)" > $$t; cmp -s $$t $@ && rm $$t || mv $$t $@
 runs/preprocessing/%/run.json: build/02_preprocessing.ipynb runs/data/%/run.json
 	$(call execute,-r dataset $*)
 runs/registration/%/run.json: build/03_registration.ipynb runs/preprocessing/%/run.json
@@ -126,6 +123,8 @@ params: $(READY)  ## look into a folder of yours and write params/NAME.yaml: FOL
 data: $$(foreach one,$$(datasets),runs/data/$$(one)/run.json)  ## fetch, verify and prepare DATASET
 prepare: $$(prepared)  ## patches, features, graph and registration of DATASET
 train: runs/$(PROTOCOL)/$(DATASET)/$(MODEL)/$(SETTING)-s$(SEED)/$(if $(TO),to-$(TO)/)run.json  ## one run: MODEL=asign PROTOCOL=2d SETTING=strict SEED=0
+list: $(READY)  ## the runs behind TABLE for DATASET, a target of make each: for an array of jobs
+	@printf '%s\n' $(RUNS_$(TABLE)_$(DATASET))
 predict: runs/slides/$(DATASET)/$(MODEL)/strict-s$(SEED)/run.json  ## a slide of yours: SLIDE=file MODEL=asign DATASET=toy UM_PER_PX=0.5
 figures reproduce-table1: runs/figures/$(DATASET)/run.json
 figures:  ## figures of DATASET, from its Table 1
@@ -168,12 +167,12 @@ clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab params data prepare train predict reproduce ablations figures audit rendered report site test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train list predict reproduce ablations figures audit rendered report site test test-notebooks clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)
 build/tables.mk: $(wildcard tables/*.yaml params/*.yaml) stlib/tables.py $(READY)
-	@mkdir -p build; $(PY) -m stlib.tables > $@.partial && mv $@.partial $@
+	@mkdir -p build; t=$$(mktemp -u $@.XXXXXX); $(PY) -m stlib.tables > $$t && mv $$t $@
 -include build/tables.mk
 -include $(wildcard runs/*/*/run.d runs/*/*/*/*/run.d runs/transfer/*/*/*/*/run.d)
 endif

@@ -288,19 +288,35 @@ class Run:
         pandas.DataFrame
             One row per fold, stage and epoch: loss, validation error, seconds.
         """
-        from stlib.task import Task
         from stlib.train import train_fold
 
         if self.complete():
             return load_predictions(self.predictions), pd.read_csv(self.history)
         parts, histories = [], []
-        kept = self.folder / "checkpoints"
-        for fold in self.folds:
-            task = Task(self.params, fold, self.model, self.protocol, self.seed, kept, self.recipe)
+        for task in self.tasks:
             part, history, _ = train_fold(task)
             parts.append(part)
-            histories.append(history.assign(fold=fold.name))
+            histories.append(history.assign(fold=task.fold.name))
         return concatenate(parts), pd.concat(histories, ignore_index=True)
+
+    def assist(self) -> None:
+        """Train every fold beside another process, which alone predicts and writes; see `stlib.ranks`."""
+        from stlib.task import feed_of
+        from stlib.train import learn
+
+        for task in self.tasks:
+            learn(task, feed_of(task))
+
+    @property
+    def tasks(self) -> "list[Any]":
+        """The folds of a model's run, as they are trained."""
+        from stlib.task import Task
+
+        kept = self.folder / "checkpoints"
+        return [
+            Task(self.params, fold, self.model, self.protocol, self.seed, kept, self.recipe)
+            for fold in self.folds
+        ]
 
     def save(self, predictions: Predictions, history: pd.DataFrame) -> Path:
         """Write predictions, history and record of a model's run, in this order; one that stands is kept."""

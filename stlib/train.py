@@ -2,7 +2,8 @@
 
 A fold is trained on its training sections. Where a validation patient is held back (`strict`), a first
 training chooses the epoch of the lowest validation error, and a second one, on all training patients, stops
-there. Predictions are returned; nothing is scored here.
+there. Predictions are returned; nothing is scored here. Where several processes train together, each runs
+this loop, see `stlib.ranks`.
 """
 
 import time
@@ -16,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm import tqdm
 
+from stlib import ranks
 from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
 from stlib.feed import Feed
 from stlib.fingerprint import text_hash
@@ -63,25 +65,34 @@ def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
         torch.manual_seed(_seed(task, "build", 0))
         return build(task.model, config, feed.shape)
 
-    gpu = torch.cuda.is_available() and trainable(new_model())  # what is not trained computes with numpy
-    fabric = Fabric(accelerator="cuda" if gpu else "cpu", devices=1, precision=params.training.precision)
+    trained = trainable(new_model())  # what is not computes with numpy, in one process
+    gpu = trained and torch.cuda.is_available()
+    fabric = ranks.fabric(gpu, params.training.precision, dealt=trained)
+    if fabric.world_size > config.batches_per_step:
+        raise ValueError(
+            f"model '{task.model}' in {fabric.world_size} processes needs at least as many batches for each "
+            f"step, which are dealt to them; found batches_per_step {config.batches_per_step}. Set it (and a "
+            "smaller batch_size, if a step shall see as many locations as before) under `overrides` in "
+            f"params/{params.name.split('@')[0]}.yaml, or launch fewer"
+        )
 
     history: list[dict[str, Any]] = []
     epochs = config.epochs
-    if fold.validation and trainable(new_model()):
-        history = fit(
-            new_model(),
-            feed,
-            fold.train,
-            epochs,
-            task,
-            "choose",
-            fabric,
-            validate=lambda model: validation_error(model, feed, fold, fabric),
-        )
-        epochs = min(history, key=lambda row: row["validation"])["epoch"] + 1
-    model = new_model()
-    history = history + fit(model, feed, fold.train + fold.validation, epochs, task, "final", fabric)
+    with ranks.watched(fabric):
+        if fold.validation and trained:
+            history = fit(
+                new_model(),
+                feed,
+                fold.train,
+                epochs,
+                task,
+                "choose",
+                fabric,
+                validate=lambda model: validation_error(model, feed, fold, fabric),
+            )
+            epochs = min(history, key=lambda row: row["validation"])["epoch"] + 1
+        model = new_model()
+        history = history + fit(model, feed, fold.train + fold.validation, epochs, task, "final", fabric)
     return model, pd.DataFrame(history), fabric
 
 
@@ -118,6 +129,7 @@ def fit(
         history = saved["history"]
     else:
         model.prepare(feed.whole(names))
+    ranks.check_agreed(len(history), path, fabric)
     module, optimiser = fabric.setup(model.to(memory_format=torch.channels_last), optimiser)
     patience = task.params.training.patience if validate else None
     bar = tqdm(
@@ -132,12 +144,16 @@ def fit(
         if _stalled(history, patience):
             break
         start = time.perf_counter()
-        generator = torch.Generator().manual_seed(_seed(task, stage, epoch))
-        torch.manual_seed(_seed(task, stage, epoch))
+        seed = _seed(task, stage, epoch)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
         for group, rate in zip(optimiser.param_groups, rates, strict=True):
             group["lr"] = rate * model.rate(epoch / epochs)
-        loss = _epoch(module, model, feed.training(names, generator), optimiser, fabric)
-        error = validate(model) if validate else float("nan")
+        dealt = ranks.deal(feed.training(names, generator), model.config.batches_per_step, seed, fabric)
+        loss = _epoch(module, model, dealt, optimiser, fabric)
+        error = float("nan")
+        if validate:
+            error = fabric.broadcast(validate(model) if fabric.is_global_zero else None)
         history.append(
             {
                 "stage": stage,
@@ -148,25 +164,29 @@ def fit(
             }
         )
         done = epoch + 1 == epochs or _stalled(history, patience)
-        save_checkpoint(
-            path, model, None if done else optimiser, about | {"history": history, "panel": feed.panel}
-        )
+        if fabric.is_global_zero:
+            said = about | {"history": history, "panel": feed.panel}
+            save_checkpoint(path, model, None if done else optimiser, said)
         bar.set_postfix(loss=f"{loss:.3f}", validation=f"{error:.3f}")
     return history
 
 
-def _epoch(module: Any, model: Method, batches: Iterator, optimiser: Any, fabric: Fabric) -> float:
-    """Take one step per batch; return the mean loss."""
+def _epoch(module: Any, model: Method, dealt: Iterator, optimiser: Any, fabric: Fabric) -> float:
+    """Take the steps of an epoch, over batches as `stlib.ranks.deal` yields them; return the mean loss."""
     model.train()
-    losses = []
-    for batch in batches:
+    losses, weights, statistics = [], [], ranks.Statistics(model, fabric)
+    for batch, weight, last in dealt:
         batch = batch.to(fabric.device)
-        optimiser.zero_grad()
-        loss = model.loss(batch, module(batch))
-        fabric.backward(loss)
-        optimiser.step()
+        with fabric.no_backward_sync(module, enabled=not last):
+            loss = model.loss(batch, module(batch))
+            fabric.backward(weight * loss)
         losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+        weights.append(weight)
+        if last:
+            optimiser.step()
+            optimiser.zero_grad()
+            statistics.merge(counts=weight > 0)
+    return ranks.mean(losses, weights, fabric)
 
 
 def _stalled(history: list[dict[str, Any]], patience: int | None) -> bool:

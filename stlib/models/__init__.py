@@ -24,6 +24,7 @@ class Config:
 
     epochs: int = 0  # 0: nothing is trained
     batch_size: int = 1024  # locations per batch; UNIT "window": windows
+    batches_per_step: int = 1  # whose mean gradient makes a step; as many processes can share a training
     frozen: str = "dataset"  # encoder of the frozen features; "dataset": the one its params file names
     intra: int = 8  # nearest neighbours in the own section
     cross: int = 12  # neighbours in each other section of the stack
