@@ -35,6 +35,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 PY := .venv/bin/python
 READY := .venv/.ready
+# warnings of libraries that import others, about which no user can do anything: begin of the message
+SAID_BY_OTHERS := ignore:IProgress not found,ignore:\`torch.jit.script\` is deprecated
 UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 help:  ## what can be made
@@ -48,7 +50,8 @@ $(READY): requirements.lock pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV)
 	@.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
 	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --editable .
-	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" > /dev/null 2>&1
+	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" \
+	  --env PYTHONWARNINGS "$(SAID_BY_OTHERS)" > /dev/null 2>&1
 	@JUPYTER_CONFIG_DIR=.venv/etc/jupyter .venv/bin/jupytext-config set-default-viewer python  # .py opens as a notebook
 	@mkdir -p .venv/etc/jupyter/labconfig; echo '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}' \
 	  > .venv/etc/jupyter/labconfig/page_config.json

@@ -3,8 +3,8 @@
 #
 # **Question.** What is a prediction of gene expression from a slide, and when has it shown anything?
 #
-# **In:** the prepared sections and their registration. **Out:** nothing but what you see here. **Time:** a
-# minute on two cores.
+# **In:** the prepared sections and their registration: `make prepare`, or notebooks 01, 02 and 03 from top to
+# bottom. **Out:** nothing but what you see here. **Time:** a minute on two cores.
 
 # %%
 import numpy as np
@@ -100,7 +100,7 @@ display(figures.gene_maps(found["mean"].truth[rows, column], maps, places, size_
 # - **ASIGN** learns what to carry over from a measured section to its neighbours, and looks at each spot at
 #   three levels of context: notebooks 04 and 05, `stlib/models/asign.py`.
 # - **MagNet** does so with three levels of Visium HD bins, and **PixNet** predicts one dense map that is
-#   pooled to spots of any size. Their protocol (`hd`) is not in this version.
+#   pooled to spots of any size: notebook 06, `stlib/models/magnet.py` and `stlib/models/pixnet.py`.
 # - What the printed numbers mean, from counts alone: notebook 10. All methods side by side: notebook 08.
 
 # %% [markdown]

@@ -3,9 +3,9 @@
 The path of the data, and the module that holds each step:
 
 what a dataset is      `params` (strict YAML, read into `records`), `datasets/` (one reader each)
-its files              `manifest`, `mendeley` and `download`, `archive` (some members), `counts` and `tenx`
-                       (matrices), `bin_folder` (of Visium HD), `visium_spots`, `annotated` (AnnData),
-                       `slides_beside`
+its files              `manifest`, `mendeley` and `download`, `archive` and `encrypted` (some members),
+                       `counts` and `tenx` (matrices), `bin_folder` (of Visium HD), `visium_spots`,
+                       `annotated` (AnnData), `slides_beside`
 a lab's own folder     `survey_layout` (what lies in it), `survey` (the params file that follows)
 its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)

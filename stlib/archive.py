@@ -46,6 +46,8 @@ def take_members(url: str, wanted: Mapping[str, str], folder: Path) -> None:
     ValueError
         If the archive is damaged, a member is a link, or a file that is there is another than the one that
         came.
+    OSError
+        If the disk has too little room for a member.
     """
     manifest = folder / KEPT
     with alone(folder):
@@ -67,6 +69,7 @@ def take_members(url: str, wanted: Mapping[str, str], folder: Path) -> None:
                             f"{url}: {member.name} is a file; found a link or a folder. Name a folder that "
                             "has the files with DATA="
                         )
+                    download.make_sure_of_room(folder, member.size, PurePosixPath(member.name).name)
                     with replacing(folder / path) as temporary, open(temporary, "wb") as out:
                         shutil.copyfileobj(archive.extractfile(member), out, 2**20)
                     kept[path] = File(path, member.size, sha256=file_hash(folder / path), url=url)

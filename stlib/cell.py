@@ -34,6 +34,8 @@ def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
     ----------
     cell
         ``globals()`` of the notebook, right after its parameters cell: every plain value is a parameter.
+        Where they hold an answer of this function, the notebook runs again in the same kernel, as one does
+        while browsing: then its other values are what later cells left behind, and are no parameters.
     notebook
         Its name, e.g. ``04_train_2d``.
 
@@ -46,11 +48,13 @@ def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
     plain = {key: value for key, value in cell.items() if not key.startswith("_") and key not in hidden
              and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
     declared = _declared(notebook)
-    for key in plain.keys() - declared:
+    again = any(isinstance(value, Parameters) for value in cell.values())
+    for key in plain.keys() - declared if not again else ():
         raise ValueError(
             f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
         )
-    return parse(Parameters, plain, f"notebooks/{notebook}, parameters")
+    told = {key: value for key, value in plain.items() if key in declared}
+    return parse(Parameters, told, f"notebooks/{notebook}, parameters")
 
 
 def _declared(notebook: str) -> set[str]:

@@ -8,6 +8,7 @@ those it announces, the SHA-256 is that of what came; both are kept beside the f
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -56,14 +57,46 @@ def download(files: Iterable[File], url: str, folder: Path) -> None:
         If a file cannot be had; the message says what to put where, and from where. A later call continues.
     ValueError
         If the content differs from the manifest, here or at the source.
+    OSError
+        If the disk has too little room; nothing is asked for.
     """
     with alone(folder):
         missing = verify(files, folder)
         total = sum(file.bytes for file in missing)
+        if missing:
+            begun = [_partial(folder / file.path) for file in missing]
+            here = sum(path.stat().st_size for path in begun if path.exists())
+            make_sure_of_room(folder, max(total - here, 0), f"{len(missing)} file(s)")
         with tqdm(total=total, unit="B", unit_scale=True, desc=folder.name, disable=not missing) as bar:
             while missing:
                 _download(missing, url, folder, bar)
                 missing = missing[1:]
+
+
+def make_sure_of_room(folder: Path, needed: int, what: str) -> None:
+    """Say how much is to come and how much room there is, before anything comes.
+
+    Parameters
+    ----------
+    folder
+        Is there.
+    needed
+        Bytes.
+    what
+        Of what, for the message.
+
+    Raises
+    ------
+    OSError
+        If it does not fit.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"{folder}: {what} need {needed / 1e9:,.3f} GB; found {free / 1e9:,.3f} GB free. Make room, or "
+            "set STLIB_DATA to a folder on a larger disk"
+        )
+    tqdm.write(f"{folder.name}: {what}, {needed / 1e9:,.3f} GB to come, {free / 1e9:,.3f} GB free")
 
 
 def download_unpublished(addresses: Mapping[str, str], folder: Path) -> None:
@@ -78,7 +111,7 @@ def download_unpublished(addresses: Mapping[str, str], folder: Path) -> None:
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    FileNotFoundError, ValueError, OSError
         As `download` does.
     """
     manifest = folder / KEPT
@@ -145,7 +178,7 @@ def _download(missing: list[File], url: str, folder: Path, bar: tqdm) -> None:
     """Download the first of the missing files; the others are there for the message."""
     file = missing[0]
     target = folder / file.path
-    partial = target.with_name(f".{target.name}.partial")
+    partial = _partial(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     bar.update(partial.stat().st_size if partial.exists() else 0)
     try:
@@ -153,6 +186,11 @@ def _download(missing: list[File], url: str, folder: Path, bar: tqdm) -> None:
             _patiently(lambda: _attempt(file, file.address(url), partial, target, bar))
     except RequestException as error:
         raise FileNotFoundError(_wanted(missing, url, folder, error)) from error
+
+
+def _partial(target: Path) -> Path:
+    """Return where a file grows."""
+    return target.with_name(f".{target.name}.partial")
 
 
 def _attempt(file: File, url: str, partial: Path, target: Path, bar: tqdm) -> None:

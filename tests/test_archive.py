@@ -5,6 +5,7 @@ import tarfile
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -195,6 +196,13 @@ def test_a_member_that_is_not_there_and_an_archive_that_is_not(server, tmp_path)
     with pytest.raises(FileNotFoundError, match="could not be read .*404.*unpack it by hand"):
         take_members(server.url, WANTED, tmp_path)
     assert len(server.asked) == 2  # asking again would not change the answer
+
+
+def test_a_member_for_which_there_is_no_room_is_not_begun(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=199_999))
+    with pytest.raises(OSError, match="filtered_feature_bc_matrix.h5 need 0.000 GB; found"):
+        take_members(server.url, WANTED, tmp_path)  # of 200,000 bytes
+    assert files(tmp_path) == {".lock"}
 
 
 @pytest.mark.fault(

@@ -27,3 +27,14 @@ def test_names_of_the_kernel_are_no_parameters():
 def test_a_misspelt_setting_is_refused():
     with pytest.raises(ValueError, match="setting: Input .* 'strict' or 'published', found 'publishd'"):
         parameters({"dataset": "toy", "setting": "publishd"}, "04_train_2d")
+
+
+def test_a_notebook_runs_again_in_the_same_kernel():
+    """What later cells left behind is no parameter; what the parameters cell says counts anew."""
+    cell = {"dataset": "toy"}
+    cell["p"] = parameters(cell, "01_data")
+    cell |= {"thumbnails": {}, "seed": 3, "dataset": "toy_hd"}
+    found = parameters(cell, "01_data")
+    assert (found.dataset, found.seed) == ("toy_hd", 0)
+    with pytest.raises(ValueError, match="unknown parameter 'thumbnails'"):
+        parameters({"dataset": "toy", "thumbnails": {}}, "01_data")

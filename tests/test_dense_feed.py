@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stlib import windows
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 
@@ -58,6 +59,14 @@ def test_windows_are_drawn_anew_and_bounded(feed, dense, toy):
     assert corners(0) == corners(0) != corners(1)
     few = feed(batch_size=2)
     assert {len(batch.window) for batch in few.training(toy.sections["P1"], generator())} <= {1, 2}
+
+
+def test_windows_are_turned_and_half_of_them_mirrored(dense, toy, monkeypatch):
+    views, turned = set(), windows.turned
+    monkeypatch.setattr(windows, "turned", lambda *part: views.add(part[2:]) or turned(*part))
+    for seed in range(8):
+        list(dense.training(toy.sections["P1"], torch.Generator().manual_seed(seed)))
+    assert views == {(quarters, mirror) for quarters in range(4) for mirror in (False, True)}
 
 
 def test_a_whole_section_is_a_slide_to_be_seen_in_tiles(dense, toy):

@@ -5,6 +5,7 @@ import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -287,12 +288,32 @@ def test_the_bar_counts_bytes_once(server, tmp_path, monkeypatch):
             yield bar
 
     original = module.tqdm
+    recorded.write = original.write
     monkeypatch.setattr(module, "tqdm", recorded)
     server.behave[A1.path] = ["cut", "rangeless"]
     server.behave[A2.path] = ["corrupt", "cut", "whole"]
     download(FILES, server.url, tmp_path)
     bar, options = bars[0]
     assert options["unit"] == "B" and bar.n == bar.total == sum(len(body) for body in CONTENT.values())
+
+
+def test_the_room_that_is_needed_is_told_before_anything_is_asked_for(server, tmp_path, monkeypatch, capsys):
+    """A1 and A2 have 307,200 and 230,400 bytes; of A1 the first 100,000 are here."""
+    partial = tmp_path / "ST-cnts/.A1.tsv.gz.partial"
+    partial.parent.mkdir()
+    partial.write_bytes(CONTENT[A1.path][:100_000])
+    free = [437_599]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[0]))
+    with pytest.raises(
+        OSError, match="2 file.s. need 0.000 GB; found 0.000 GB free. Make room, or set STLIB"
+    ):
+        download([A1, A2], server.url, tmp_path)
+    assert server.asked == []
+    free[0] += 1
+    download([A1, A2], server.url, tmp_path)
+    assert f"{tmp_path.name}: 2 file(s), 0.000 GB to come, 0.000 GB free" in capsys.readouterr().out
+    download([A1, A2], server.url, tmp_path)
+    assert capsys.readouterr().out == ""  # nothing is missing
 
 
 # ---- other checksums, and none -----------------------------------------------------------------------------

@@ -144,6 +144,30 @@ def test_half_of_the_measured_section_is_hidden_everywhere_and_always_the_same(f
     assert other.expression.isfinite().all()  # of nobody else
 
 
+def test_a_quarter_is_a_quarter_and_each_section_has_its_own(toy, toy_sections):
+    one = toy_sections["P2-1"]
+    made = Feed(
+        toy, {"a": one, "b": one}, [str(one.genes[0])], unit="spot", needs=frozenset(), protocol="3d",
+        batch_size=50, known_test=0.25, measured=("a", "b"),
+    )  # fmt: skip
+    first, second = made._seen("a"), made._seen("b")
+    assert first.sum() == second.sum() == round(len(one) / 4) and (first != second).any()
+
+
+def test_how_genes_vary_in_other_patients_comes_from_the_counted_sections(
+    feed, toy, toy_sections, monkeypatch
+):
+    given = []
+    plain = module.known_fields
+    monkeypatch.setattr(
+        module, "known_fields", lambda *args: given.append(args[2]) or plain(args[0], args[1], None)
+    )
+    counted = [toy_sections["P1-1"], toy_sections["P2-1"]]
+    made = feed(needs=frozenset({"graph", "cross", "start"}), counted=counted)
+    list(made.whole(toy.sections["P1"]))
+    torch.testing.assert_close(given[0], module.Covariances(counted[1:], made.panel).of_others("P1"))
+
+
 def test_what_follows_from_the_known_labels_is_made_once_for_each_known_section(feed, toy, monkeypatch):
     asked = []
     plain = module.known_fields
@@ -174,6 +198,12 @@ def test_no_edges_between_sections_in_2d(feed, toy):
     assert len(batch.across) == batch.edge_index.shape[1] > 0
     assert (source == target).all() and not batch.across.any()
     assert "registered" not in batch
+
+
+def test_a_stack_stands_in_cutting_order_whatever_is_asked_for(feed, toy):
+    first, second, third = toy.sections["P1"]
+    (batch,) = feed().whole((third, first, second))
+    assert batch.section.unique_consecutive().tolist() == [0, 1, 2]
 
 
 def test_joined_sections_keep_their_own_cells(feed, toy):

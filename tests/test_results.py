@@ -300,6 +300,20 @@ def test_figures_read_prepared_sections_besides_the_runs_of_table_1(monkeypatch)
     assert Run("figures", "toy").inputs != before
 
 
+@pytest.mark.parametrize(
+    ("step", "name", "registered"),
+    [
+        *(("2d", "mean", False), ("3d", "mean", True), ("hd", "mean", False), ("tour", "", True)),
+        *(("figures", "", True), ("cost", "asign_tables1", True), ("preprocessing", "", False)),
+    ],
+)
+def test_what_uses_the_alignment_is_another_once_that_is(monkeypatch, step, name, registered):
+    asked = []
+    monkeypatch.setattr(results.fingerprint, "data_hash", lambda _, registered: asked.append(registered))
+    _ = Run(step, "toy", name).inputs
+    assert asked == [registered]
+
+
 def test_a_run_of_one_size_is_kept_under_its_name_and_read_back(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     run = Run("hd", "toy_hd@16um", "magnet@no_gat", seed=2)

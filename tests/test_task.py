@@ -37,3 +37,8 @@ def test_a_new_section_is_hidden_too(toy, toy_sections, tmp_path):
     task = Task(toy, folds(toy, "2d")[1], "mean", "2d", 0, tmp_path, "recipe")
     feed = feed_of(task, (toy_sections["P1-1"],))
     assert "P1-1" in feed.hidden and "P1-1" in feed.sections and not feed._seen("P1-1").any()
+
+
+def test_how_a_stack_with_a_new_section_is_aligned_reaches_the_feed(toy, toy_sections, tmp_path):
+    task, aligned = Task(toy, folds(toy, "3d")[1], "mean", "3d", 0, tmp_path, "recipe"), {}
+    assert feed_of(task, (toy_sections["P1-1"],), aligned).aligned is aligned

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from stlib import scales, transfer
+from stlib import features, scales, transfer
 from stlib.expression import log_proportion, panel_counts, thinned_log_proportion
 from stlib.feed import Feed
 from stlib.params import load_params, sized
@@ -107,6 +107,28 @@ def test_a_section_of_another_dataset_is_seen_at_the_scale_of_the_home_by_hand()
         assert (far.px, far.out_px) == (2 * here.px, here.out_px)
 
 
+def test_a_slide_is_halved_to_the_nearest_scale():
+    """1.3 um per px of 2: 0.62 halvings make 1, and patches are 64 * 2 / 1.3 px wide."""
+    there = section(size_um=8, pitch_um=8, shape="square", um_per_px=1.3)
+    found = views(load_params("toy"), {"P1-1": section(), "toy_hd@8um/P1": there}, ("toy_hd@8um/P1",))
+    view = found["toy_hd@8um/P1"]
+    assert view.halved == 1 and view.params.levels["spot"].px == 98
+
+
+def test_patches_of_another_dataset_are_cut_from_its_slide_at_its_levels(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        features, "patches", lambda params, *_: asked.append(params) or np.zeros((2, 64, 64, 3), np.uint8)
+    )
+    there = section(size_um=8, pitch_um=8, shape="square", um_per_px=1.0)
+    feed = Feed(
+        load_params("toy"), {"P1-1": section(), "toy_hd@8um/P1": there}, ["a"], unit="spot",
+        needs=frozenset({"patch"}), protocol="2d", batch_size=9, hidden=("toy_hd@8um/P1",),
+    )  # fmt: skip
+    list(feed.whole(["P1-1", "toy_hd@8um/P1"]))
+    assert [(params.name, params.levels["spot"].px) for params in asked] == [("toy", 64), ("toy_hd@8um", 128)]
+
+
 def test_a_dataset_at_home_is_seen_as_it_is():
     sections = {"P1-1": section(), "P1-2": section(size_um=50)}
     found = views(load_params("toy"), sections, ("P1-2",))
@@ -145,6 +167,8 @@ def test_the_panel_is_what_both_measure_by_id():
     assert panel_of(home, fold, sections | {"x/1": section(genes=("c", "b"))}) == ["b"]
     with pytest.raises(ValueError, match="needs genes of the panel, e.g. 'a', .* are called e.g. 'c'"):
         panel_of(home, fold, sections | {"x/1": section(genes=("c", "d"))})
+    both = {"x/1": section(genes=("a", "b")), "x/2": section(genes=("b",))}
+    assert panel_of(home, fold, sections | both) == ["b"]  # of each section
 
 
 # ---- labels ------------------------------------------------------------------------------------------------
@@ -224,3 +248,20 @@ def test_what_was_brought_to_one_scale_is_counted(toy_hd):
         "area_um2": [256.0, 256.0],
     }  # fmt: skip
     assert "3 of 50 genes are measured in both" in scales.sentence("a", "b", facts)
+
+
+def test_what_differs_is_counted_at_home_and_there(monkeypatch):
+    """Slides of 2 um per px at home, of 1.0 and 0.5 there; one fold lacks a gene that the other measures."""
+    home, tested = load_params("toy"), load_params("toy_hd@8um")
+    bins = {name: section(8, 8, "square", um) for name, um in (("P1", 1.0), ("P2", 0.5))}
+    monkeypatch.setattr(
+        scales, "load_sections", lambda params, _: {"P1-1": section()} if params is home else bins
+    )
+    obs = pd.DataFrame({"fold": ["one", "two"]})
+    truth = np.array([[1, 1, np.nan], [1, 1, 1]])
+    facts = scales.brought(home, tested, Predictions(truth, truth, np.array(["a", "b", "c"]), obs))
+    assert facts == {
+        "genes": 50, "kept": [2, 3], "um_per_px": [2.0, 0.75], "patch_px": [64, 192], "halved": [1, 2],
+        "area_um2": [7854.0, 64.0],
+    }  # fmt: skip
+    assert "2 to 3 of 50 genes" in scales.sentence("a", "b", facts)

@@ -5,9 +5,15 @@ The files lie as on GitHub, with or without its `data/` level: ``ST-cnts/A1.tsv.
 the array). A spot is called `XxY` after the columns x and y of the spot file, a section by the letter of its
 patient and its place in the stack. One section of each patient has a pathologist's labels,
 ``ST-pat/lbl/A1_labeled_coordinates.tsv``; they are read where they lie, and nothing is trained on them.
+
+Two routes lead to them: one commit on GitHub, whose blob ids stand in a manifest, or the record on Zenodo,
+whose archives are encrypted with passwords that the authors publish.
 """
 
-from pathlib import Path
+import csv
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -15,13 +21,15 @@ from stlib import paths
 from stlib.array import scale_of_slide, slope
 from stlib.counts import read_counts
 from stlib.datasets import present
-from stlib.download import download
+from stlib.download import download, download_unpublished
+from stlib.encrypted import unpack
 from stlib.manifest import File, read_manifest
 from stlib.params import Params
 from stlib.records import Record, nearest, parse
 from stlib.sections import Section, check_section
 
-MANIFEST = "her2st.files.tsv"  # in params/
+MANIFEST = "her2st.files.tsv"  # in params/, of the route github
+ARCHIVES = "her2st.archives.tsv"  # of the route zenodo: which members go where, and the passwords
 LABELLED = ["Row.names", "x", "y", "pixel_x", "pixel_y", "label"]
 REGIONS = (
     *("invasive cancer", "cancer in situ", "connective tissue", "adipose tissue", "breast glands"),
@@ -31,16 +39,19 @@ COLUMNS = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
 
 
 class Options(Record):
-    """Defects that the source is known to have.
+    """Which route is taken, and defects that the source is known to have.
 
     Attributes
     ----------
+    route
+        Where `fetch` downloads from.
     dead_positions
         Array positions such as 17x14 that a spot file may list although they have no counts.
     empty_spots
         Section -> spots whose counts may all be zero.
     """
 
+    route: Literal["github", "zenodo"] = "github"
     dead_positions: list[str] = []
     empty_spots: dict[str, list[str]] = {}
 
@@ -48,11 +59,15 @@ class Options(Record):
 def fetch(params: Params, folder: Path) -> None:
     """Make every file that the dataset needs present in `folder`.
 
-    The house's own folder, `paths.raw`, is filled by downloading, and each file in it is held against the
-    manifest. A folder of the user's is never written to, see `require`.
+    The house's own folder, `paths.raw`, is filled by downloading. From GitHub each file in it is held against
+    the manifest; Zenodo's archives are believed once, and kept below ``archives``. A folder of the user's is
+    never written to, see `require`.
     """
     if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
-        download(_needed(params), params.source.url, Path(folder))
+        if _options(params).route == "zenodo":
+            _from_archives(params, Path(folder))
+        else:
+            download(_needed(params), params.source.url, Path(folder))
     require(params, folder)
 
 
@@ -108,7 +123,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
     patient = _patient(params, section)
-    options = parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+    options = _options(params)
     barcodes, genes, counts = read_counts(_present(params, folder, f"ST-cnts/{section}.tsv.gz"))
     spots = _read_spots(_present(params, folder, f"ST-spotfiles/{section}_selection.tsv"))
     source = f"{_top(folder)}: {section}.tsv.gz and {section}_selection.tsv"
@@ -242,6 +257,27 @@ def _needed(params: Params) -> list[File]:
         raise ValueError(f"params/{MANIFEST} has no files of section(s) {unknown} (found {', '.join(files)})")
     kinds = [(section, kind) for section in params.patient_of for kind in ("ST-cnts", "ST-spotfiles")]
     return [files[section][kind] for section, kind in kinds + [(s, "ST-imgs") for s in params.with_slide]]
+
+
+def _from_archives(params: Params, folder: Path) -> None:
+    """Download the archives that hold a file which is not there, and unpack it."""
+    with open(paths.PARAMS / ARCHIVES, newline="") as table:
+        for row in csv.DictReader(table, delimiter="\t"):
+            slides = row["path"].startswith("ST-imgs")
+            names = [
+                {"section": section, "patient": _patient(params, section)}
+                for section in (params.with_slide if slides else params.patient_of)
+            ]
+            wanted = {row["member"].format(**name): row["path"].format(**name) for name in names}
+            if all((folder / path).exists() for path in wanted.values()):
+                continue
+            archive = PurePosixPath(urlsplit(row["url"]).path).name
+            download_unpublished({archive: row["url"]}, folder / "archives")
+            unpack(folder / "archives" / archive, row["password"], wanted, folder)
+
+
+def _options(params: Params) -> Options:
+    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
 
 
 def _top(folder: Path) -> Path:
