@@ -166,11 +166,13 @@ test-notebooks: $(READY)  ## re-run rendered notebooks in a fresh folder and com
 	@out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; export STLIB_OUT="$$out"; \
 	$(PY) -m pytest -q -p no:cacheprovider --nbval-lax --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 1200 \
 	  -n $(JOBS) --dist loadfile $(PAGES:%=notebooks/rendered/%.ipynb)
+bench: $(READY)  ## each stage against a plain reference, with one thread: results/bench.md; ONLY="graph slides"
+	@OMP_NUM_THREADS=1 $(PY) -W ignore -m benchmarks $(ONLY)
 clean:  ## remove what can be made again (keeps data/)
 	rm -rf build runs
 
 FORCE:
-.PHONY: FORCE help env lock lab params data prepare train list predict reproduce ablations figures audit rendered report site test test-notebooks clean
+.PHONY: FORCE help env lock lab params data prepare train list predict reproduce ablations figures audit rendered report site test test-notebooks bench clean
 
 # ---- tables and their runs, from tables/*.yaml; and what each finished run was made of --------------------------
 ifneq ($(filter-out help env lock clean lab,$(MAKECMDGOALS)),)

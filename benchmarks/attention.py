@@ -1,20 +1,17 @@
-"""What fused attention saves on a section of 6,000 locations, against one that writes its scores out.
+"""What fused attention saves on a section of 3,000 locations, against one that writes its scores out."""
 
-``python benchmarks/attention.py`` takes two training steps of each in a process of its own and prints time
-and peak memory, and their ratios: numbers of one run on one machine.
-"""
-
-import subprocess
+import json
 import sys
 import time
 
 import torch
 from torch import nn
 
+from benchmarks.measure import Found, Row, apart
 from stlib import layers
 from stlib.machine import peak_memory_mb
 
-LOCATIONS, WIDTH, HEADS = 6000, 512, 8
+LOCATIONS, WIDTH, HEADS = 3000, 512, 8
 
 
 def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: None) -> torch.Tensor:
@@ -22,7 +19,7 @@ def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: None) ->
     return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
-def measure(kind: str) -> tuple[float, float]:
+def measure(kind: str) -> dict[str, float]:
     """Return the seconds of a second step, and the peak of memory in MB above what the start took."""
     if kind == "plain":
         layers.scaled_dot_product_attention = plain
@@ -31,27 +28,22 @@ def measure(kind: str) -> tuple[float, float]:
     x = torch.randn(1, LOCATIONS, WIDTH)
     before = peak_memory_mb()
     for _ in range(2):
-        start = time.perf_counter()
+        start = time.process_time()
         net(x).square().mean().backward()
-        seconds = time.perf_counter() - start
-    return seconds, peak_memory_mb() - before
+        taken = time.process_time() - start
+    return {"s": taken, "mb": peak_memory_mb() - before}
 
 
-def main() -> None:
-    """Measure both, one after the other."""
-    found = {}
-    for kind in ("fused", "plain"):
-        command = [sys.executable, __file__, kind]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[kind] = [float(word) for word in out.split()]
-        print(f"{kind}: {found[kind][0]:.1f} s, {found[kind][1]:.0f} MB")
-    seconds, memory = (b / a for a, b in zip(found["fused"], found["plain"], strict=True))
-    print(f"plain / fused: {seconds:.1f} x the time, {memory:.1f} x the memory")
-    print(f"{LOCATIONS} locations, {HEADS} heads, width {WIDTH}")
+def rows() -> Found:
+    """Measure both, each in a process of its own."""
+    fused, scores = (apart("benchmarks.attention", kind) for kind in ("fused", "plain"))
+    what, against = f"attention, {LOCATIONS:,} locations, {HEADS} heads", "all scores written out"
+    return [
+        Row(f"{what}, time", against, [fused["s"]], [scores["s"]]),
+        Row(f"{what}, memory", against, [fused["mb"]], [scores["mb"]], "MB"),
+    ]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(*measure(sys.argv[1]))
-    else:
-        main()
+    torch.set_num_threads(1)
+    print(json.dumps(measure(sys.argv[1])))

@@ -1,6 +1,6 @@
 """What PixNet's pooling saves, and what it costs: a step with and without the full map, and a whole slide.
 
-``python benchmarks/pooling.py [bins along a side of the whole slide]`` writes results/pooling.md. Each
+``python -m benchmarks.pooling [bins along a side of the whole slide]`` writes results/pooling.md. Each
 part runs in a process of its own, so that peaks of memory are its own; seconds are those of the processor, so
 that other work on the machine counts little.
 
@@ -23,6 +23,7 @@ import torch
 from torch.nn.functional import interpolate, linear
 from tqdm import tqdm
 
+from benchmarks.measure import Found, Row
 from stlib import paths
 from stlib.batch import Shape
 from stlib.footprints import Footprints, footprints
@@ -119,9 +120,19 @@ PARTS = {"step": step, "matrix": matrix, "paint": paint, "whole": whole}
 
 def apart(*words: str) -> list[float]:
     """Run a part in a process of its own."""
-    command = [sys.executable, __file__, *words]
+    command = [sys.executable, "-m", "benchmarks.pooling", *words]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return [float(word) for word in out.split()]
+
+
+def rows() -> Found:
+    """Return what the suite shows of it: the step on the larger bins."""
+    sparse, full = (apart("step", kind, str(SIZES_UM[-1])) for kind in ("pooled", "full"))
+    what, against = f"PixNet's pooling of {sparse[3]:,.0f} bins, {GENES} genes", "full-resolution map"
+    return [
+        Row(f"{what}, time", against, sparse[:1], full[:1]),
+        Row(f"{what}, memory", against, sparse[1:2], full[1:2], "MB"),
+    ]
 
 
 def main(side: int = SIDE) -> None:
@@ -152,7 +163,7 @@ def report(
     lines = [
         "# PixNet's pooling",
         "",
-        f"{device()}, one thread; processor seconds. Written by `python benchmarks/pooling.py`.",
+        f"{device()}, one thread; processor seconds. Written by `python -m benchmarks.pooling`.",
         "",
         f"## A step with and without the full map: {WINDOW_PX:,} x {WINDOW_PX:,} px, {GENES} genes",
         "",

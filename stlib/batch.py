@@ -4,11 +4,11 @@
 expression: nothing that reads it can go unnoticed.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 LEVELS = ("region", "global")
 SPOT_FIELDS = tuple(
@@ -31,8 +31,11 @@ class Shape(NamedTuple):
         return len(self.panel)
 
 
-class Batch(Data):
+class Batch:
     """N locations with their measurements and context; G genes, D widths of frozen features.
+
+    Fields are read and set by attribute or by name, as those of PyTorch Geometric's `Data`, whose layers take
+    them; importing that costs more than most runs of a control.
 
     Attributes
     ----------
@@ -98,6 +101,41 @@ class Batch(Data):
     rate, dispersion
         NEEDS "rate": expected counts of the panel (N, G) and their dispersion; only made data has them.
     """
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+    def __getitem__(self, name: str) -> Any:
+        return vars(self)[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        vars(self)[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del vars(self)[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in vars(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields by name."""
+        return dict(vars(self))
+
+    def clone(self) -> Self:
+        """Return the same batch with tensors of its own."""
+        return self._each(Tensor.clone)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return the batch with its tensors on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(
+            **{
+                name: change(value) if isinstance(value, Tensor) else value
+                for name, value in vars(self).items()
+            }
+        )
 
 
 def subset(batch: Batch, rows: Tensor) -> Batch:

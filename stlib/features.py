@@ -9,11 +9,13 @@ torch, timm and OpenSlide are imported when they are first needed: reading a cac
 
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -25,6 +27,8 @@ from stlib.graph import grid_parents
 from stlib.params import Params
 from stlib.sections import Section
 from stlib.stain import Stain
+
+Rows = tuple[np.ndarray, np.ndarray]  # which nodes (n,), and their patches or features (n, ...)
 
 AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
@@ -80,10 +84,9 @@ def patches(params: Params, section: Section, level: str, kept: bool = True) -> 
         uint8 (nodes, P, P, 3), P = out_px; a read-only memory map.
     """
     recipe, centres = _recipe(params, section, level)
-    blocks = _cut(params, section, level, centres, kept)
-    if not kept:
-        return np.concatenate([*blocks])
-    return _cached("patches", recipe, _note(params, section, level, centres), blocks)
+    blocks = _cut(params, section, level, centres, lambda block: block, kept)
+    note = _note(params, section, level, centres)
+    return _cached("patches", recipe, note, blocks) if kept else _joined(blocks, note["nodes"])
 
 
 def features(
@@ -106,10 +109,9 @@ def features(
     by = encoder(params.encoder) if by is None else by
     recipe, centres = _recipe(params, section, level)
     recipe |= {"encoder": by.name, "version": by.version}
-    blocks = (by.encode(block) for block in _cut(params, section, level, centres, kept))
-    if not kept:
-        return np.concatenate([*blocks])
-    return _cached("features", recipe, _note(params, section, level, centres), blocks)
+    blocks = _cut(params, section, level, centres, by.encode, kept)
+    note = _note(params, section, level, centres)
+    return _cached("features", recipe, note, blocks) if kept else _joined(blocks, note["nodes"])
 
 
 def neighbours(params: Params, section: Section, by: Encoder | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +136,7 @@ def neighbours(params: Params, section: Section, by: Encoder | None = None) -> t
     steps = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)  # (25, 2), x and y, in patches
     around = centres[:, None] + steps * params.levels["spot"].px  # (N, 25, 2)
     flat = around.reshape(-1, 2)
-    blocks = (by.encode(block) for block in _cut(params, section, "spot", flat))
+    blocks = _cut(params, section, "spot", flat, by.encode)
     found = _cached("features", recipe, _note(params, section, "neighbours", flat), blocks)
     inside = ((around >= 0) & (around <= section.size_px)).all(2)  # the spot itself always is
     return found.reshape(len(centres), AROUND**2, -1), inside
@@ -164,9 +166,14 @@ def _note(params: Params, section: Section, level: str, centres: np.ndarray) -> 
 
 
 def _cut(
-    params: Params, section: Section, level: str, centres: np.ndarray, bar: bool = True
-) -> Iterator[np.ndarray]:
-    """Read the patches block by block."""
+    params: Params,
+    section: Section,
+    level: str,
+    centres: np.ndarray,
+    use: Callable[[np.ndarray], np.ndarray],
+    bar: bool = True,
+) -> Iterator[Rows]:
+    """Cut each distinct patch once, in the order of the slide's tiles; yield what `use` makes of a block."""
     from stlib.slide import Slide
 
     size = params.levels[level]
@@ -174,14 +181,27 @@ def _cut(
         Slide(paths.slide_file(params.name, section.name)) as slide,
         tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown,
     ):
-        for i in range(0, len(centres), BATCH):
-            yield slide.patches(centres[i : i + BATCH], size.px, size.out_px)
-            shown.update(len(centres[i : i + BATCH]))
+        first, again = slide.distinct(centres, size.px)
+        by_patch = np.argsort(again, kind="stable")
+        starts = np.searchsorted(again[by_patch], np.arange(0, len(first) + BATCH, BATCH))
+        for block, (start, stop) in enumerate(pairwise(starts)):
+            cut = slide.patches(centres[first[block * BATCH : (block + 1) * BATCH]], size.px, size.out_px)
+            nodes = by_patch[start:stop]
+            yield nodes, use(cut)[again[nodes] - block * BATCH]
+            shown.update(len(nodes))
 
 
-def _cached(
-    kind: str, recipe: dict[str, Any], note: dict[str, Any], blocks: Iterator[np.ndarray]
-) -> np.ndarray:
+def _joined(blocks: Iterator[Rows], nodes: int, make: Callable[..., np.ndarray] = np.empty) -> np.ndarray:
+    """Put blocks of rows where they belong, in an array made by `make` from shape and dtype."""
+    array = None
+    for rows, block in blocks:
+        if array is None:
+            array = make(shape=(nodes, *block.shape[1:]), dtype=block.dtype)
+        array[rows] = block
+    return array
+
+
+def _cached(kind: str, recipe: dict[str, Any], note: dict[str, Any], blocks: Iterator[Rows]) -> np.ndarray:
     """Return the array that `recipe` determines; if it is absent or damaged, join it from blocks of rows.
 
     Beside the array stand its seal, and a .json with recipe, note and shape, for people; written last.
@@ -190,17 +210,22 @@ def _cached(
     found = _open(path)
     if found is not None:
         return found
-    with paths.replacing(path) as temporary, open(temporary, "wb") as out:
-        for block in blocks:
-            if not out.tell():
-                shape, dtype = (note["nodes"], *block.shape[1:]), block.dtype
-                about = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(out, about)
-            out.write(np.ascontiguousarray(block))  # a memory map would kill the process on a full disk
+    with paths.replacing(path) as temporary, open(temporary, "w+b") as out:
+        array = _joined(blocks, note["nodes"], partial(_mapped, out))
+        array.flush()
     seal(path)
-    content = note | recipe | {"shape": shape, "dtype": str(dtype)}
+    content = note | recipe | {"shape": array.shape, "dtype": str(array.dtype)}
     paths.write_text(path.with_suffix(".json"), json.dumps(content, indent=1))
     return np.load(path, mmap_mode="r")
+
+
+def _mapped(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Map a new .npy file whose room is taken beforehand."""
+    about = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, about)
+    file.flush()
+    paths.take_room(file, math.prod(shape) * np.dtype(dtype).itemsize)
+    return np.memmap(file, dtype, "r+", file.tell(), shape)
 
 
 def _open(path: Path) -> np.ndarray | None:

@@ -5,7 +5,6 @@ these two opens an image.
 """
 
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import tifffile
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 from tqdm import tqdm
 
-from stlib.paths import REFUSED, writing
+from stlib.paths import REFUSED, take_room, writing
 
 READ = 2**24  # bytes of a compressed image that are decoded ahead
 ROWS = 256  # of a scanner's slide that are read at once
@@ -142,9 +141,7 @@ def scratch(folder: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Return a black image on the disk; its file has no name, and goes when the array goes."""
     with tempfile.TemporaryFile(dir=folder) as file:
         with writing(folder):
-            if hasattr(os, "posix_fallocate"):  # macOS has none; without room a map kills the process
-                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
-            file.truncate(math.prod(shape))
+            take_room(file, math.prod(shape))
         return np.memmap(file, np.uint8, "r+", shape=shape)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attention
-from torch_geometric.nn import GATv2Conv
 
 from stlib import encoders
 from stlib.batch import Batch
@@ -195,6 +194,8 @@ class GraphRounds(nn.Module):
     """Stack residual rounds of graph attention; return the node features after each."""
 
     def __init__(self, width: int, heads: int, rounds: int, edge_dim: int | None):
+        from torch_geometric.nn import GATv2Conv  # seconds: only for who has a graph
+
         super().__init__()
         self.rounds = nn.ModuleList(
             GATv2Conv(width, width // heads, heads, edge_dim=edge_dim, fill_value=0.0) for _ in range(rounds)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
@@ -128,6 +129,17 @@ def _lives(pid: int) -> bool:
     except PermissionError:  # it is another user's
         pass
     return True
+
+
+def take_room(file: BinaryIO, size: int) -> None:
+    """Let a file end `size` bytes after where it stands, with room on the disk for all of them.
+
+    A file that is mapped needs it: where the disk fills, a page without room kills the process.
+    """
+    start = file.tell()
+    if hasattr(os, "posix_fallocate") and size:  # macOS has none
+        os.posix_fallocate(file.fileno(), start, size)
+    file.truncate(start + size)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torch_geometric.utils import scatter
 
 
 def propagate(labels: Tensor, known: Tensor, edge_index: Tensor, weight: Tensor, iterations: int) -> Tensor:
@@ -28,7 +27,7 @@ def propagate(labels: Tensor, known: Tensor, edge_index: Tensor, weight: Tensor,
     fixed = torch.where(known[:, None], labels, torch.zeros((), dtype=labels.dtype, device=labels.device))
     into = ~known[edge_index[1]] & (weight > 0)  # edges that change something
     (source, target), weight = edge_index[:, into], weight[into, None].to(labels.dtype)
-    total = scatter(weight, target, dim_size=len(labels), reduce="sum")  # (N, 1)
+    total = weight.new_zeros(len(labels), 1).index_add(0, target, weight)  # (N, 1)
     share = weight / total[target]
     start = torch.where(known[:, None], fixed, fixed[known].mean(0))
     alone = torch.where(total > 0, fixed, start)  # what no edge changes

@@ -6,6 +6,7 @@ pixels, x right and y down, edge-based: the centre of the first pixel is (0.5, 0
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -23,6 +24,7 @@ from stlib.paths import replacing
 
 TILE = 256  # px
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
+KEPT = 512  # decoded tiles of level 0 that are kept, 100 MB: three rows of a slide of 40,000 px
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
 
 
@@ -126,12 +128,15 @@ class Slide:
             remedy = "write it with write_pyramid"
             raise ValueError(f"{path}: a slide tells its um per px in resolution tags, found none; {remedy}")
         self.um_per_px = np.array(scale, float)
+        self._tiff = tifffile.TiffFile(path)
+        self._tiles: OrderedDict[int, np.ndarray] = OrderedDict()  # the last that was used stands last
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._slide.close()
+        self._tiff.close()
 
     def read(self, x: int, y: int, w: int, h: int, level: int = 0) -> np.ndarray:
         """Read a rectangle; what lies outside the slide is white.
@@ -149,7 +154,36 @@ class Slide:
             uint8 (h, w, 3).
         """
         with file_errors(self.path):
-            return on_white(self._slide, (int(x), int(y)), level, (int(w), int(h)))
+            if level:
+                return on_white(self._slide, (int(x), int(y)), level, (int(w), int(h)))
+            return self._pixels(int(x), int(y), int(w), int(h))
+
+    def _pixels(self, x: int, y: int, w: int, h: int) -> np.ndarray:
+        """Read a rectangle of level 0 from its tiles: what OpenSlide reads too, but three times as fast."""
+        width, height = map(int, self.size_px)
+        out = np.full((h, w, 3), 255, np.uint8)
+        x0, x1, y0, y1 = max(x, 0), min(x + w, width), max(y, 0), min(y + h, height)
+        if x0 >= x1 or y0 >= y1:
+            return out
+        for top in range(y0 - y0 % TILE, y1, TILE):
+            for left in range(x0 - x0 % TILE, x1, TILE):
+                tile = self._tile(top // TILE * -(-width // TILE) + left // TILE)
+                a, b, c, d = max(x0, left), min(x1, left + TILE), max(y0, top), min(y1, top + TILE)
+                out[c - y : d - y, a - x : b - x] = tile[c - top : d - top, a - left : b - left]
+        return out
+
+    def _tile(self, index: int) -> np.ndarray:
+        """Return a tile of level 0 (TILE, TILE, 3), decoded anew if it is not among those kept."""
+        if index in self._tiles:
+            self._tiles.move_to_end(index)
+            return self._tiles[index]
+        page, file = self._tiff.pages[0], self._tiff.filehandle
+        file.seek(page.dataoffsets[index])
+        tile = page.decode(file.read(page.databytecounts[index]), index)[0][0]
+        self._tiles[index] = tile
+        if len(self._tiles) > KEPT:
+            self._tiles.popitem(last=False)
+        return tile
 
     def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
         """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
@@ -224,15 +258,39 @@ class Slide:
             raise ValueError(
                 f"out_px must lie in 1 to size_px = {size_px} (nothing is enlarged), found {out_px}"
             )
-        corners = np.rint(np.asarray(centres, float) - size_px / 2).astype(int)  # (N, 2)
+        corners = _corners(centres, size_px)
         patches = np.empty((len(corners), out_px, out_px, 3), np.uint8)
         across = shares(out_px, size_px, size_px)
-        for n in np.lexsort(
-            (corners[:, 0], corners[:, 1] // TILE)
-        ):  # by rows of tiles: few are decoded twice
+        for n in np.lexsort((corners[:, 0], corners[:, 1] // TILE)):  # row of tiles by row: each decoded once
             patch = self.read(*corners[n], size_px, size_px)
             patches[n] = patch if out_px == size_px else average(patch, across, across)
         return patches
+
+    @staticmethod
+    def distinct(centres: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the distinct patches of many places, in the order that decodes each tile once.
+
+        Parameters
+        ----------
+        centres, size_px
+            See `patches`.
+
+        Returns
+        -------
+        first : numpy.ndarray
+            A place of each distinct patch (n,).
+        again : numpy.ndarray
+            Which of them each place has (N,).
+        """
+        x, y = _corners(centres, size_px).T
+        where = np.stack([y // TILE, x, y], 1)
+        _, first, again = np.unique(where, axis=0, return_index=True, return_inverse=True)
+        return first, again.ravel()
+
+
+def _corners(centres: np.ndarray, size_px: int) -> np.ndarray:
+    """Return the upper left pixel of the square around each place (N, 2)."""
+    return np.rint(np.asarray(centres, float) - size_px / 2).astype(int)
 
 
 def shares(out: int, size: int, length: float) -> sparse.csr_matrix:

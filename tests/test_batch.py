@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from stlib.batch import Batch, subset
@@ -22,3 +23,15 @@ def test_subset_by_hand():
     assert part.region_parent.tolist() == [1, 0, 0] and part.region_expression.tolist() == [[6.0], [7.0]]
     assert part.region_cell.tolist() == [[1, 0], [1, 1]]
     assert part.region_edges.tolist() == [[0], [1]]
+
+
+def test_a_clone_has_tensors_of_its_own_and_keeps_what_is_none():
+    batch = Batch(num_nodes=2, row=torch.arange(2), pitch_um=200.0)
+    other = batch.clone()
+    other.row[0] = 9
+    assert batch.row.tolist() == [0, 1] and other["pitch_um"] == 200.0
+    assert batch.to("meta").row.device.type == "meta" and "row" in batch and "graph" not in batch
+    del other["row"]
+    assert other.to_dict() == {"num_nodes": 2, "pitch_um": 200.0}
+    with pytest.raises(AttributeError, match="row"):
+        _ = other.row

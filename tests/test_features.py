@@ -99,6 +99,17 @@ def test_neighbours_are_five_by_five_patches_side_by_side(data):
     assert len(stored("features")) == 2
 
 
+def test_equal_patches_are_encoded_once_and_in_blocks(data, monkeypatch):
+    monkeypatch.setattr("stlib.features.BATCH", 3)
+    where = np.array([0, 3, 0, 1, 2, 4, 3, 0, 1])
+    many = SimpleNamespace(name="S1", position=data.section.position[where], size_px=data.section.size_px)
+    sizes, encode = [], Stain.encode
+    monkeypatch.setattr(Stain, "encode", lambda by, block: sizes.append(len(block)) or encode(by, block))
+    found = features(data.params, many, "spot", kept=False)
+    assert sizes == [3, 2]
+    assert np.array_equal(found, features(data.params, data.section, "spot")[where])
+
+
 def test_a_second_call_computes_nothing(data, monkeypatch):
     first = np.array(features(data.params, data.section, "region"))
     monkeypatch.setattr("stlib.slide.Slide", lambda path: pytest.fail("read again"))

@@ -6,7 +6,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from stlib.images import image_size
+from stlib.images import image_size, on_white
 from stlib.slide import Slide, shares, tissue_mask, write_pyramid
 
 
@@ -127,6 +127,44 @@ def test_patches_round_half_to_even_and_keep_the_order(slide, image):
     np.testing.assert_array_equal(patches[1], image[48:52, 100:104])
     np.testing.assert_array_equal(patches[2], image[:4, :4])
     assert slide.patches(np.empty((0, 2)), 4).shape == (0, 4, 4, 3)
+
+
+def test_tiles_give_what_openslide_reads_and_few_are_kept(slide, image, monkeypatch):
+    monkeypatch.setattr("stlib.slide.KEPT", 2)
+    with Slide(slide.path) as fresh, openslide.OpenSlide(slide.path) as plain:
+        for x, y, w, h in (
+            (-300, -10, 900, 600),
+            (200, 250, 120, 7),
+            (2250, 1150, 300, 300),
+            (2400, 5, 9, 9),
+        ):
+            found = fresh.read(x, y, w, h)
+            np.testing.assert_array_equal(found, on_white(plain, (x, y), 0, (w, h)))
+        assert len(fresh._tiles) == 2
+
+
+def test_each_tile_is_decoded_once_for_many_patches(slide, monkeypatch):
+    decoded, decode = [], tifffile.TiffPage.__dict__["decode"].func
+
+    def counted(page):
+        return lambda data, index: decoded.append(index) or decode(page)(data, index)
+
+    monkeypatch.setattr(tifffile.TiffPage, "decode", property(counted))
+    centres = np.random.default_rng(0).uniform(0, [2302, 1201], (300, 2))
+    with Slide(slide.path) as fresh:
+        fresh.patches(centres, 64)
+    assert len(decoded) == len(set(decoded)) == 45  # 9 x 5 tiles
+
+
+def test_equal_places_are_one_patch(slide):
+    centres = np.array([[900.0, 300.0], [40.0, 40.0], [900.4, 300.2], [300.0, 40.0]])
+    first, again = slide.distinct(centres, 16)
+    assert first.tolist() == [1, 3, 0] and again.tolist() == [
+        2,
+        0,
+        2,
+        1,
+    ]  # row of tiles by row, left to right
 
 
 def test_patches_average_areas(slide, image):
