@@ -64,7 +64,7 @@ print(table.round(4).to_string(index=False))
 
 # %% [markdown]
 # ## Beside what is printed
-
+#
 # ASIGN's Table I, beside the constant of the same test sections. That its labels have this scale follows from
 # the released code, not from the text, which names another.
 
