@@ -90,7 +90,7 @@ for name in audit.NAMES:
 # %% tags=["nbval-check-output"]
 cohort = Cohort.of(params, sections, panel)
 pooled = flaw_table.poolings(cohort)
-print(pooled.round(2).T.to_string(na_rep="undefined"))
+print(pooled.T.to_string(na_rep="undefined", float_format="{:.2f}".format))
 
 # %% [markdown]
 # A constant per patient is undefined within a section. Pooled over patients it has a correlation, because
