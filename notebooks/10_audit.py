@@ -64,7 +64,7 @@ print(table.round(4).to_string(index=False))
 
 # %% [markdown]
 # ## Beside what is printed
-
+#
 # ASIGN's Table I, beside the constant of the same test sections. That its labels have this scale follows from
 # the released code, not from the text, which names another.
 
@@ -90,12 +90,12 @@ for name in audit.NAMES:
 # %% tags=["nbval-check-output"]
 cohort = Cohort.of(params, sections, panel)
 pooled = flaw_table.poolings(cohort)
-print(pooled.round(2).T.to_string(na_rep="undefined"))
+print(pooled.T.to_string(na_rep="undefined", float_format="{:.2f}".format))
 
 # %% [markdown]
 # A constant per patient is undefined within a section. Pooled over patients it has a correlation, because
 # patients differ; pooled within a fold of one patient it has none again. So none of the three may stand
-# beside another, and only the second is zero for what knows nothing of the tissue.
+# beside another, and only the second gives nothing to a prediction that is the same all over a section.
 #
 # ## Where the right answer is known
 #
@@ -253,7 +253,7 @@ display(drawn)
 #
 # - Every number above comes from counts; no image was opened.
 # - A method has shown something only where it beats the constants.
-# - PCC per gene within a section is the one of the three that what knows nothing of the tissue cannot raise.
+# - Of the three correlations only PCC per gene within a section asks where in the tissue a gene is high.
 # - A flaw can flatter or harm. Neither is proof of how a printed number came about: that needs the code and
 #   the settings that made it.
 

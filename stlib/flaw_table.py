@@ -103,8 +103,10 @@ def _panel(found: pd.DataFrame, name: str, ax: Axes) -> None:
     sns.scatterplot(long, x="value", y="flaw", hue="score", style="score", ax=ax, s=34, zorder=3, **look)
     for place, row in enumerate(ends.to_dict("records")):
         if np.isnan(row[WITHOUT]):
-            text = {"color": plots.GREY, "style": "italic", "va": "center", "ha": "right"}
-            ax.text(0.98, place, "undefined without", transform=ax.get_yaxis_transform(), **text)
+            away, side = (-8, "right") if row[WITH] > 0.5 else (8, "left")  # points: towards the middle
+            text = {"color": plots.GREY, "style": "italic", "va": "center", "ha": side}
+            at = {"xytext": (away, 0), "textcoords": "offset points"}
+            ax.annotate("undefined without", (row[WITH], place), **at, **text)
     ax.get_legend().remove()
     ax.axvline(0, color="black", lw=0.6, zorder=0)
     ax.set(xlabel=f"{metrics.find(name).label}\n(higher is better)", ylabel="", ylim=(len(found) - 0.5, -0.5))

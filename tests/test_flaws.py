@@ -62,7 +62,7 @@ def test_coarse_labels_hold_what_is_to_be_predicted(cohort):
     assert same(flaws.coarse_labels(cohort, False), flaws.coarse_labels(changed, False))
     with_it = flaw_table.scores(cohort, flaws.coarse_labels(cohort, True))
     ceiling = flaw_table.ceiling(cohort)
-    assert with_it["pcc_per_gene"] > ceiling["pcc_per_gene"]  # what no method without the counts can
+    assert with_it["pcc_per_gene"] > 0.95 * ceiling["pcc_per_gene"]  # about that of who knows the true rate
     assert np.isnan(score(cohort, flaws.coarse_labels(cohort, False)))
 
 
