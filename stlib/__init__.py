@@ -27,7 +27,8 @@ what methods look up   `retrieval` (training locations), `gene_text` (what a lan
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `machine` (where), `cell` (the parameters of a notebook)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
-                       `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue)
+                       `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue),
+                       `jackknife` (the interval of one patient)
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what a step costs      `bench` (measures), `cost` (its table)
 figures                `plots`, `figures`, `overlays` (tissue), `charts`, `overviews` (numbers), `profile`
