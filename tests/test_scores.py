@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from made import numbers, predict
 
-from stlib import metrics, paths, scores, tables
+from stlib import jackknife, metrics, paths, scores, tables
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.predictions import Predictions, concatenate
 
@@ -136,3 +136,14 @@ def test_what_is_reachable_needs_the_counts(toy, toy_sections):
     top = scores.ceilings(table, found)
     assert set(top["metric"]) == {column.metric for column in table.metrics} and len(top) == 2 * 5 * 4
     assert scores.ceilings(table, {}).empty
+
+
+def test_one_patient_has_an_interval_over_pieces_of_tissue(table):
+    def load(run):
+        both = predict(run)
+        return Predictions(both.prediction[:3], both.truth[:3], both.genes, both.obs[:3])
+
+    row = numbers(table, load).set_index(["label", "metric"]).loc[("Overlap", "mse")]
+    assert row["n"] == 1 and np.isnan(row["sd"])
+    half = jackknife.half_width(load(tables.Run("3d", "toy", "overlap", "strict", 0)), "mse")
+    assert row["high"] - row["mean"] == pytest.approx(half)
