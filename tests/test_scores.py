@@ -77,7 +77,7 @@ def test_what_is_missing_is_named(table, tmp_path, monkeypatch):
 
 
 def test_a_paper_reports_each_size_or_one_number_for_all(table):
-    row, column = table.rows[3], table.metrics[0]
+    row, column = table.rows[3], table.metrics[1]  # the paper reports the squared error alone
     key = row.reported.model_dump() | {"dataset": table.reported_dataset["toy"], "metric": column.reported}
     lines = [key | {"resolution_um": um, "mean": um / 100, "std": 0.1} for um in (8.0, 16.0)]
     found = scores.reported(pd.DataFrame(lines), table, row, column, "toy", "16um")
@@ -92,18 +92,8 @@ def test_a_paper_reports_each_size_or_one_number_for_all(table):
 def test_the_size_of_a_row_reaches_what_is_reported(table, monkeypatch):
     asked = []
     monkeypatch.setattr(scores, "reported", lambda *given: asked.append(given[-1]) or {"reported": 1.0})
+    found = scores.patient_scores(table, "toy", predict)
     sized = table.model_copy(update={"rows": [row.model_copy(update={"size": "8um"}) for row in table.rows]})
     monkeypatch.setattr(scores, "rows_for", lambda table, dataset: table.rows)
-    found = pd.DataFrame(
-        {
-            "row": [0],
-            "metric": ["mse"],
-            "seed": [0],
-            "unit": ["A"],
-            "value": [1.0],
-            "undefined": 0.0,
-            "constant": True,
-        }
-    )
     scores.frame(sized, "toy", found)
     assert set(asked) == {"8um"}
