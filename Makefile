@@ -35,8 +35,8 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 PY := .venv/bin/python
 READY := .venv/.ready
-# warnings of libraries that import others, about which no user can do anything: begin of the message
-SAID_BY_OTHERS := ignore:IProgress not found,ignore:\`torch.jit.script\` is deprecated
+# what libraries say about one another and of no concern to a reader: how each warning begins
+SAID_BY_OTHERS := ignore:IProgress not found,ignore:\`torch.jit.script\` is deprecated,ignore:The \`srun\` command
 UV := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 
 help:  ## what can be made

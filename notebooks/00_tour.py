@@ -106,7 +106,7 @@ display(figures.gene_maps(found["mean"].truth[rows, column], maps, places, size_
 # %% [markdown]
 # ## Summary
 #
-# - A label is a share of counts; most of a spot's profile is the same everywhere, so a constant earns a high
+# - A label is a share of counts; much of a spot's profile is the same everywhere, so a constant earns a high
 #   `pcc_per_spot`.
 # - A neighbouring section and the slide know different things; the sum of two simple controls is the bar.
 

@@ -42,9 +42,9 @@ print(f"{len(panel)} genes, first: {' '.join(panel[:10])}")
 # %% [markdown]
 # ## The label: log proportion within the panel
 #
-# $t_g = \ln\frac{x_g + 1}{\sum_h (x_h + 1)}$, per spot over the panel. Labels are negative, and most of their
-# variance lies between genes: that is why a constant profile earns a high correlation *across genes* and none
-# across spots.
+# $t_g = \ln\frac{x_g + 1}{\sum_h (x_h + 1)}$, per spot over the panel. Labels are negative. The part
+# of their variance that lies between genes is what a constant profile gets right: it earns a correlation
+# *across genes*, and none across spots.
 
 # %% tags=["nbval-check-output"]
 labels = {name: log_proportion(panel_counts(sections[name], panel)) for name in params.with_slide}
@@ -91,7 +91,7 @@ print(
 # %% [markdown]
 # ## Summary
 #
-# - Labels are log proportions within a panel; most of their variance is between genes.
+# - Labels are log proportions within a panel; what of their variance lies between genes, a constant explains.
 # - Patches, features and cells are cached by content for every section with a slide.
 
 # %%

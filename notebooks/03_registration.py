@@ -41,7 +41,7 @@ display(show.settings(params))
 # %%
 aligned = register_dataset(params)
 report = pd.DataFrame([stage for found in aligned.values() for stage in found.report()])
-display(report.round(3))
+display(report.round(2).rename(columns=lambda name: str(name).replace("_", " ")))  # heads break at spaces
 
 # %%
 refused = report[~report["accepted"]] if len(report) else report

@@ -1,5 +1,7 @@
 """Whole slides on disk: every location's expression, and maps that viewers open."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,7 +9,7 @@ import torch
 
 from stlib.batch import Shape
 from stlib.footprints import footprints
-from stlib.genemaps import predict_slide, write_maps
+from stlib.genemaps import digest, predict_slide, write_maps
 from stlib.models import build, configure
 from stlib.slide import write_pyramid
 from stlib.tiles import Tiles
@@ -74,6 +76,13 @@ def test_what_stands_is_read_and_other_predictions_are_refused(model, tiles, tmp
         predict_slide(model, tiles.take(torch.arange(9)), place[:9], path, {})
 
 
+def test_parts_of_a_model_with_other_weights_are_none_of_its_own(model, tiles):
+    other = deepcopy(model)
+    assert digest(other, tiles[0]) == digest(model, tiles[0])
+    other.head.bias.data[0] += 1
+    assert digest(other, tiles[0]) != digest(model, tiles[0])
+
+
 @pytest.mark.fault(
     "a whole slide in Zarr that is interrupted",
     "Ctrl-C in the fourth tile",
@@ -112,6 +121,17 @@ def test_maps_are_a_pyramid_with_names_and_a_scale(model, tiles, tmp_path):
             assert words in tiff.ome_metadata
         assert tiff.pages[0].is_tiled
     assert sorted(file.name for file in tmp_path.iterdir()) == ["maps.ome.tif"]
+
+
+def test_maps_of_other_genes_do_not_go_on_with_what_was_kept(model, tiles, tmp_path, monkeypatch):
+    path = tmp_path / "maps.ome.tif"
+    with monkeypatch.context() as killed:
+        killed.setattr("stlib.genemaps._write", None)  # after all tiles
+        with pytest.raises(TypeError):
+            write_maps(model, tiles[0], ["A"], 0.5, path)
+    found = tifffile.imread(write_maps(model, tiles[0], ["C"], 0.5, path))
+    anew = write_maps(model, tiles[0], ["C"], 0.5, tmp_path / "anew.ome.tif")
+    np.testing.assert_array_equal(found, tifffile.imread(anew))
 
 
 def test_lower_levels_halve_the_upper(model, tiles, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A slide of one's own: known scale or none at all, a copy at the training scale, whose slide it is."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from PIL import Image
 
 from stlib import paths
 from stlib.images import tagged_scale
-from stlib.new_slide import adopt, locations, sampled, scale_of, training_scale
+from stlib.new_slide import _patient, adopt, locations, sampled, scale_of, training_scale
 from stlib.params import Sample
+from stlib.sampling import draw_squares
 from stlib.slide import Slide, write_pyramid
 
 
@@ -107,7 +109,15 @@ def test_a_slide_of_another_scale_is_rewritten(house, toy, painted, recwarn):
         adopt(toy, house / "mine.tif", np.array([4.0, 4.0]), 2.0)
 
 
+def test_a_slide_of_another_told_scale_is_another_copy(house, toy, painted):
+    write_pyramid(painted(640, 480), house / "mine.tif", 2.0)
+    names = [adopt(toy, house / "mine.tif", np.full(2, um), 2.0).section for um in (2.0, 1.99, 1.5)]
+    assert len(set(names)) == 3
+
+
 def test_a_slide_of_the_dataset_is_recognised(house, toy):
+    manifest = json.loads((paths.processed("toy") / "manifest.json").read_text())
+    assert _patient(toy, manifest["P3-2"]["tif"]) == "P3" and _patient(toy, "no such") == ""  # the raw file
     file = paths.slide_file("toy", "P2-1")
     assert adopt(toy, file, np.array([2.0, 2.0]), 2.0).patient == "P2"
 
@@ -120,6 +130,11 @@ def test_nothing_is_measured_at_its_locations(house, toy, toy_sections, painted)
     assert (section.position < section.size_px).all() and len(section) > 10
     assert sampled(toy, section) is section
     some = sampled(toy.model_copy(update={"sample": Sample(number=7, square_um=400)}), section)
+    sample = Sample(number=7, square_um=400)  # two pitches: 200 px of 2 um
+    assert (
+        some.barcodes.tolist()
+        == section.barcodes[draw_squares(section.position * 2, sample, section.name)].tolist()
+    )
     assert len(some) == some.counts.shape[0] == 7 and set(some.barcodes) < set(section.barcodes)
 
 

@@ -314,6 +314,23 @@ def test_what_uses_the_alignment_is_another_once_that_is(monkeypatch, step, name
     assert asked == [registered]
 
 
+def test_figures_and_costs_are_others_once_what_they_draw_or_declare_is(monkeypatch):
+    for step, name, part in (("figures", "", "_behind_tables"), ("cost", "asign_tables1", None)):
+        before = Run(step, "toy", name).inputs
+        with monkeypatch.context() as changed:
+            if part:
+                changed.setattr(Run, part, lambda run, names: f"other runs behind {names}")
+            else:
+                changed.setattr(results, "_declared_in", lambda table: [f"another {table}"])
+            assert Run(step, "toy", name).inputs != before
+        assert Run(step, "toy", name).inputs == before
+
+
+def test_a_transfer_computes_with_the_parameters_of_the_tested_dataset_too():
+    uses = Run("transfer", "toy", "mean", to="toy_hd@8um").uses
+    assert (uses["name"], uses["to"]["name"], uses["to"]["spot"]["size_um"]) == ("toy", "toy_hd@8um", 8)
+
+
 def test_a_run_of_one_size_is_kept_under_its_name_and_read_back(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     run = Run("hd", "toy_hd@16um", "magnet@no_gat", seed=2)

@@ -147,3 +147,26 @@ def test_one_patient_has_an_interval_over_pieces_of_tissue(table):
     assert row["n"] == 1 and np.isnan(row["sd"])
     half = jackknife.half_width(load(tables.Run("3d", "toy", "overlap", "strict", 0)), "mse")
     assert row["high"] - row["mean"] == pytest.approx(half)
+
+
+def test_a_paper_reports_each_size_or_one_number_for_all(table):
+    row, column = table.rows[3], table.metrics[1]  # the paper reports the squared error alone
+    key = row.reported.model_dump() | {"dataset": table.reported_dataset["toy"], "metric": column.reported}
+    lines = [key | {"resolution_um": um, "mean": um / 100, "std": 0.1} for um in (8.0, 16.0)]
+    found = scores.reported(pd.DataFrame(lines), table, row, column, "toy", "16um")
+    assert found == {"reported": 0.16, "reported_sd": 0.1}
+    with pytest.raises(ValueError, match="must match .* found 2"):
+        scores.reported(pd.DataFrame(lines), table, row, column, "toy")
+    one = pd.DataFrame([key | {"resolution_um": np.nan, "mean": 0.5, "std": 0.1}])
+    assert scores.reported(one, table, row, column, "toy", "16um")["reported"] == 0.5
+    assert scores.reported(one, table, row, column, "toy")["reported"] == 0.5
+
+
+def test_the_size_of_a_row_reaches_what_is_reported(table, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scores, "reported", lambda *given: asked.append(given[-1]) or {"reported": 1.0})
+    found = scores.patient_scores(table, "toy", predict)
+    sized = table.model_copy(update={"rows": [row.model_copy(update={"size": "8um"}) for row in table.rows]})
+    monkeypatch.setattr(scores, "rows_for", lambda table, dataset: table.rows)
+    scores.frame(sized, "toy", found)
+    assert set(asked) == {"8um"}

@@ -113,6 +113,13 @@ def test_all_bins_of_a_slide_and_their_map(toy_hd, tmp_path):
     assert shown.get_extent()[0] == column * pitch and shown.get_extent()[3] == row * pitch
 
 
+def test_a_dense_network_sees_the_slide_as_often_halved_as_in_training(toy, own):
+    small = {"encoder": "test_resnet@untrained", "hidden": 4, "halvings": 2}
+    model = build("pixnet", configure("pixnet", "2d", **small), Shape(("A",)))
+    tiles = slide_predictions.dense_tiles(model, toy, own[1])
+    assert tiles.halvings == 2 and tiles.size_px == (420, 420)  # of 1680 px
+
+
 def test_likeness_of_a_slide_to_itself(toy, toy_sections):
     training = {name: toy_sections[name] for name in ("P1-1", "P2-1", "P3-1")}
     (found,) = slide_predictions.compare(toy, toy_sections["P4-1"], training)

@@ -267,11 +267,20 @@ def test_what_a_dataset_does_not_allow_is_said(table):
     assert [one.label for one in tables.rows_for(changed, "toy")] == ["Bad", "Overlap"]
 
 
+def test_a_reason_is_given_for_a_dataset_with_sizes_by_its_own_name(table):
+    row = table.rows[3].model_copy(update={"absent": {"toy_hd": "it has no stars"}})
+    changed = table.model_copy(update={"rows": [row]})
+    assert tables.absences(changed, "toy_hd") == ["Good, 2d, is not shown: it has no stars."]
+
+
 def test_a_method_may_be_absent_from_a_dataset(table, monkeypatch):
     toy = tables.load_params("toy").model_copy(update={"absent": {"asign": "it lacks patients"}})
     monkeypatch.setattr(tables, "load_params", lambda name: toy)
     assert tables.absences(table, "toy") == ["Bad, 2d, is not shown: it lacks patients."]
     assert "Bad" not in [row.label for row in tables.rows_for(table, "toy")]
+    without = toy.model_copy(update={"folds": {"3d": toy.folds["3d"]}})
+    monkeypatch.setattr(tables, "load_params", lambda name: without)
+    assert tables.absences(table, "toy") == []  # nothing is said of a protocol without folds
 
 
 def test_a_run_lies_where_results_keeps_it():
