@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params"
@@ -66,7 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    own = uuid4().hex[:12]  # not the process id, of which containers on one file system have the same
+    temporary = path.with_name(f".{path.stem}.{own}.partial{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
