@@ -64,11 +64,12 @@ def _execute(notebook: str, run: Run, words: list[str]) -> int:
     quiet = ["--log-level", "ERROR", "--no-progress-bar", "--kernel", "python3"]
     try:
         papermill([*quiet, notebook, str(out), *words], standalone_mode=False)
+        if run.record.exists():
+            failed.unlink(missing_ok=True)
+            return 0
+        print(f"the notebook ended without {run.record.name}", file=sys.stderr)
     except Exception:
         traceback.print_exc()
-    if run.record.exists():
-        failed.unlink(missing_ok=True)
-        return 0
     if out.exists():
         out.replace(failed)
     print("\n".join((run.folder / "log.txt").read_text().splitlines()[-LAST:]))
