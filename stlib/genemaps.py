@@ -181,7 +181,7 @@ def _standing(path: Path, stamp: str) -> zarr.Array:
     with damage(path):
         if (found := store.nchunks_initialized) != (written := store.attrs.get("chunks_written")):
             raise ValueError(f"{found} chunks of {written} that were written")
-        for top in range(0, len(store), CHUNK):
+        for top in range(0, store.shape[0], CHUNK):
             store[top : top + CHUNK]
     return store
 

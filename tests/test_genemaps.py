@@ -84,6 +84,25 @@ def test_parts_of_a_model_with_other_weights_are_none_of_its_own(model, tiles):
 
 
 @pytest.mark.fault(
+    "a map of a whole slide with a missing or a damaged chunk",
+    "a file of the Zarr array deleted, cut off, or one bit of it turned",
+    "ValueError with the remedy; a gap is never read as a place without tissue",
+)
+@pytest.mark.parametrize("how", ["missing", "cut off", "one bit"])
+def test_a_damaged_array_is_refused(model, tiles, tmp_path, how):
+    (tiles, place), path = tiles, tmp_path / "expression.zarr"
+    predict_slide(model, tiles, place, path, {})
+    chunk = path / "c/0/1/0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content if how == "one bit" else content[:20])
+    if how == "missing":
+        chunk.unlink()
+    with pytest.raises(ValueError, match="expression.zarr is damaged .*; delete it and run this again"):
+        predict_slide(model, tiles, place, path, {})
+
+
+@pytest.mark.fault(
     "a whole slide in Zarr that is interrupted",
     "Ctrl-C in the fourth tile",
     "no array under its name; goes on at that tile, the same values",

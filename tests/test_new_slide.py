@@ -23,7 +23,7 @@ def house(toy, tmp_path, monkeypatch):
     real = paths.processed("toy")
     (tmp_path / "processed" / "toy").mkdir()
     for path in real.iterdir():
-        if path.suffix in (".json", ".h5ad", ".tif"):
+        if path.suffix in (".json", ".h5ad", ".tif", ".sha256"):
             (tmp_path / "processed" / "toy" / path.name).symlink_to(path)
     monkeypatch.setattr(paths, "DATA", tmp_path)
     return tmp_path

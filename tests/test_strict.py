@@ -84,7 +84,7 @@ def prepared(short, tmp_path_factory):
         for name in short.with_slide:
             for file in paths.raw("toy").glob(f"{name}.*"):
                 (raw / file.name).symlink_to(file)
-            for suffix in (".tif", ".json", ".tif.sha256"):
+            for suffix in (".tif", ".json", ".tif.sha256", ".json.sha256"):
                 (done / f"{name}{suffix}").symlink_to(paths.slide_file("toy", name).with_suffix(suffix))
         rng = np.random.default_rng(1)
         for name in corrupted:

@@ -114,3 +114,42 @@ def test_windows_and_images_of_other_places_have_no_tiles(toy_hd):
     name = "magnet@permuted"
     with pytest.raises(ValueError, match="MagNet was trained on the images of other places"):
         reach_of(build(name, configure(name, "hd", **SMALL), Shape(("A",), 52)), toy_hd)
+
+
+@pytest.mark.fault(
+    "a chunk of a whole slide that is missing, cut off, or has one bit turned",
+    "a file of the Zarr array of bins deleted or changed",
+    "noticed by its checksum; that tile alone is predicted anew, the others are kept",
+)
+@pytest.mark.parametrize("how", ["missing", "cut off", "one bit"])
+def test_a_damaged_tile_is_made_anew(toy_hd, piece, model, tmp_path, monkeypatch, how):
+    path, made, batch = tmp_path / "p.zarr", [], TileFeed.batch
+    wanted = predict_slide(model, toy_hd, *piece, path, side=4)[:]
+    chunk = max((path / "c").rglob("*"), key=lambda file: file.is_file() and file.stat().st_size)
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content if how == "one bit" else content[:20])
+    monkeypatch.setattr(TileFeed, "batch", lambda feed, tile: made.append(tile) or batch(feed, tile))
+    if how == "missing":
+        chunk.unlink()
+        found = predict_slide(model, toy_hd, *piece, path, side=4)[:]
+    else:
+        with pytest.warns(UserWarning, match="p.zarr is damaged .* the tile is made anew"):
+            found = predict_slide(model, toy_hd, *piece, path, side=4)[:]
+    assert len(made) == 1
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.fault(
+    "killed while the folder of a whole slide is made",
+    "a folder without its zarr.json, and one whose zarr.json is garbage",
+    "the first is begun anew; the second is refused with the remedy",
+)
+def test_a_folder_that_is_no_array(toy_hd, piece, model, tmp_path):
+    path = tmp_path / "p.zarr"
+    path.mkdir()
+    wanted = predict_slide(model, toy_hd, *piece, path, side=64)[:]
+    assert np.isfinite(wanted).any()
+    (path / "zarr.json").write_text("{")
+    with pytest.raises(ValueError, match="p.zarr is damaged .*; delete it and run this again"):
+        predict_slide(model, toy_hd, *piece, path, side=64)
