@@ -15,11 +15,18 @@ def imports(notebook: str) -> str:
     return "\n".join(ast.unparse(line) for line in body if isinstance(line, ast.Import | ast.ImportFrom))
 
 
-def test_tables_figures_and_controls_start_without_what_only_training_needs():
-    code = "\n".join(
-        [imports("08_tables"), imports("09_figures"), CONTROLS, "import sys; print(*sys.modules)"]
-    )
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert not HEAVY & set(out.split())
-    assert "stlib.models.smooth_ridge" in out.split()
+def modules(code: str) -> set[str]:
+    command = [sys.executable, "-W", "ignore", "-c", f"{code}\nimport sys; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_tables_and_controls_start_without_what_only_training_needs():
+    loaded = modules("\n".join([imports("08_tables"), CONTROLS]))
+    assert not HEAVY & loaded
+    assert "stlib.models.smooth_ridge" in loaded
+
+
+def test_figures_start_without_torch():
+    loaded = modules(imports("09_figures"))
+    assert not (HEAVY | {"torch"}) & loaded
+    assert "stlib.figures" in loaded
