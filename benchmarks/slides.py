@@ -11,7 +11,7 @@ from benchmarks.measure import Found, Row, rates, seconds
 from stlib.images import on_white
 from stlib.slide import TILE, Slide, write_pyramid
 
-SIDE_PX, SPOTS, SIZE_PX = 4096, 400, 224  # of the slide; spots in any order; of a patch
+SIDE_PX, SPOTS, SIZE_PX = 2560, 200, 224  # of the slide; spots in any order; of a patch
 
 
 def picture() -> np.ndarray:

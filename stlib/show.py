@@ -2,16 +2,19 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
 from IPython.display import Markdown
 
 from stlib import statistics
-from stlib.models import Config, method
 from stlib.params import Params
 from stlib.results import Run
 from stlib.splits import Fold
+
+if TYPE_CHECKING:
+    from stlib.models import Config
 
 
 def settings(params: Params, run: Run | None = None) -> Markdown:
@@ -34,8 +37,10 @@ def settings(params: Params, run: Run | None = None) -> Markdown:
     return Markdown(f"```yaml\n{text}```")
 
 
-def idea(model: str, config: Config) -> Markdown:
+def idea(model: str, config: "Config") -> Markdown:
     """Show what a model does, in the words and equations of its file, and the settings it runs with."""
+    from stlib.models import method  # brings torch, which figures do without
+
     text = inspect.cleandoc(inspect.getmodule(method(model)).__doc__)
     return Markdown(f"```text\n{text}\n```\n\nSettings: `{config}`")
 

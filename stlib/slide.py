@@ -24,7 +24,7 @@ from stlib.paths import replacing
 
 TILE = 256  # px
 SMALLEST_PX = 1024  # the last level is the first whose longer side is at most this
-KEPT = 512  # decoded tiles of level 0 that are kept, 100 MB: three rows of a slide of 40,000 px
+ROWS = 4  # of decoded tiles of level 0 that are kept: 120 MB of a slide of 40,000 px
 GLASS_CHROMA = 12  # largest minus smallest channel, of 255: glass and ink stay below, stain does not
 
 
@@ -156,21 +156,23 @@ class Slide:
         with file_errors(self.path):
             if level:
                 return on_white(self._slide, (int(x), int(y)), level, (int(w), int(h)))
-            return self._pixels(int(x), int(y), int(w), int(h))
+            pixels = np.empty((int(h), int(w), 3), np.uint8)
+            self._fill(pixels, int(x), int(y))
+            return pixels
 
-    def _pixels(self, x: int, y: int, w: int, h: int) -> np.ndarray:
-        """Read a rectangle of level 0 from its tiles: what OpenSlide reads too, but three times as fast."""
-        width, height = map(int, self.size_px)
-        out = np.full((h, w, 3), 255, np.uint8)
+    def _fill(self, out: np.ndarray, x: int, y: int) -> None:
+        """Read level 0 from its tiles into `out` (h, w, 3): as OpenSlide does, in a third of the time."""
+        (h, w), (width, height) = out.shape[:2], map(int, self.size_px)
         x0, x1, y0, y1 = max(x, 0), min(x + w, width), max(y, 0), min(y + h, height)
+        if x1 - x0 < w or y1 - y0 < h:
+            out[:] = 255
         if x0 >= x1 or y0 >= y1:
-            return out
+            return
         for top in range(y0 - y0 % TILE, y1, TILE):
             for left in range(x0 - x0 % TILE, x1, TILE):
                 tile = self._tile(top // TILE * -(-width // TILE) + left // TILE)
                 a, b, c, d = max(x0, left), min(x1, left + TILE), max(y0, top), min(y1, top + TILE)
                 out[c - y : d - y, a - x : b - x] = tile[c - top : d - top, a - left : b - left]
-        return out
 
     def _tile(self, index: int) -> np.ndarray:
         """Return a tile of level 0 (TILE, TILE, 3), decoded anew if it is not among those kept."""
@@ -181,7 +183,7 @@ class Slide:
         file.seek(page.dataoffsets[index])
         tile = page.decode(file.read(page.databytecounts[index]), index)[0][0]
         self._tiles[index] = tile
-        if len(self._tiles) > KEPT:
+        if len(self._tiles) > ROWS * -(-int(self.size_px[0]) // TILE):
             self._tiles.popitem(last=False)
         return tile
 
@@ -262,8 +264,11 @@ class Slide:
         patches = np.empty((len(corners), out_px, out_px, 3), np.uint8)
         across = shares(out_px, size_px, size_px)
         for n in np.lexsort((corners[:, 0], corners[:, 1] // TILE)):  # row of tiles by row: each decoded once
-            patch = self.read(*corners[n], size_px, size_px)
-            patches[n] = patch if out_px == size_px else average(patch, across, across)
+            if out_px == size_px:
+                with file_errors(self.path):
+                    self._fill(patches[n], *map(int, corners[n]))
+            else:
+                patches[n] = average(self.read(*corners[n], size_px, size_px), across, across)
         return patches
 
     @staticmethod
