@@ -19,6 +19,7 @@ from stlib.results import CONTROLS, NOTEBOOK, Run
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"
+QUOTING = (paths.ROOT / "README.md", paths.ROOT / "results/findings.md")  # pages that quote tables
 SIZED = Run("hd", "toy_hd@16um", "magnet")  # the page of the protocol hd
 MOVED = Run("transfer", "toy_hd@100um", "pixnet", to="toy_hd@16um")  # that of the protocol transfer
 LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; measures time -> model of the run
@@ -83,14 +84,14 @@ def _small(png: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def quote(readme: str, root: Path = paths.ROOT) -> str:
+def quote(text: str, root: Path = paths.ROOT) -> str:
     """Return the text with each table between ``<!-- results/... -->`` and ``<!-- end -->`` renewed."""
 
     def table(match: re.Match) -> str:
         lines = (root / match[1]).read_text().splitlines()
         return f"<!-- {match[1]} -->\n" + "\n".join(_head_and_rows(lines)) + "\n<!-- end -->"
 
-    return re.sub(r"<!-- (results/\S+) -->\n.*?<!-- end -->", table, readme, flags=re.DOTALL)
+    return re.sub(r"<!-- (results/\S+) -->\n.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
 def _head_and_rows(lines: list[str]) -> list[str]:
@@ -101,8 +102,9 @@ def _head_and_rows(lines: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Write `notebooks/rendered/` and the tables of the README; pages of no table or step are removed."""
-    paths.write_text(paths.ROOT / "README.md", quote((paths.ROOT / "README.md").read_text()))
+    """Write `notebooks/rendered/` and the tables that pages quote; pages of no table or step are removed."""
+    for page in QUOTING:
+        paths.write_text(page, quote(page.read_text()))
     found = sources()
     for old in FOLDER.glob("*.ipynb"):
         if old.stem not in found:

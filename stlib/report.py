@@ -149,7 +149,7 @@ def numbers_of(path: Path) -> pd.DataFrame:
 def _told(path: Path) -> Iterator[tuple[Key, tuple[RunLine, dict[str, Any]]]]:
     """Yield the runs of a table: which, its line, and its record, empty where it is not on this machine."""
     words = {name: str for name in ("protocol", "dataset", "model", "setting", "to", "device", "fingerprint")}
-    for row in pd.read_csv(path, dtype=words).fillna({"to": ""}).itertuples():
+    for row in pd.read_csv(path, dtype=words).fillna({"to": "", "fingerprint": ""}).itertuples():
         key = Key(row.protocol, row.dataset, row.model, row.setting, row.seed, row.to)
         name = key.folder.relative_to(paths.OUT).as_posix()
         stands = (key.folder / "run.json").exists()

@@ -1,28 +1,41 @@
-"""The README says what the results and the Makefile say."""
+"""The README, and the page of findings, say what the results and the Makefile say."""
 
 import re
 
 from stlib.paths import ROOT
-from stlib.rendered import quote
+from stlib.rendered import QUOTING, quote
 
 README = (ROOT / "README.md").read_text()
-TABLES = (
-    *("toy/table1", "her2st_small/table1", "her2st_c/patient_c", "toy_hd/magnet_table2"),
-    "toy_hd/pixnet_table2",
-)
+QUOTED = {
+    "README.md": ["her2st_small/table1"],
+    "results/findings.md": [
+        "toy/table1",
+        "her2st_c/patient_c",
+        "toy_hd/magnet_table2",
+        "toy_hd/pixnet_table2",
+    ],
+}
+TABLES = [name for names in QUOTED.values() for name in names]
 
 
-def test_its_tables_are_those_of_the_results():
-    assert re.findall(r"<!-- results/(\S+)\.md -->", README) == list(TABLES)
-    assert quote(README) == README
+def test_tables_are_those_of_the_results():
+    assert [page.relative_to(ROOT).as_posix() for page in QUOTING] == list(QUOTED)
+    for page, names in zip(QUOTING, QUOTED.values(), strict=True):
+        text = page.read_text()
+        assert re.findall(r"<!-- results/(\S+)\.md -->", text) == names
+        assert quote(text) == text
 
 
 def test_a_changed_result_is_noticed(tmp_path):
     for name in TABLES:
         (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "results" / f"{name}.md").write_text("caption\n\n**2d**\n\n| a |\n| 1 |\n\n- note\n")
-    changed = quote(README, tmp_path)
-    assert changed != README and "| 1 |" in changed and "- note" not in changed
+    changed = "".join(quote(page.read_text(), tmp_path) for page in QUOTING)
+    assert (
+        changed != "".join(page.read_text() for page in QUOTING)
+        and "| 1 |" in changed
+        and "- note" not in changed
+    )
 
 
 def test_every_make_target_it_names_exists():
@@ -35,8 +48,9 @@ def test_every_make_target_it_names_exists():
 
 
 def test_the_figures_it_shows_exist():
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).exists(), path
+    for page in QUOTING:
+        for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
+            assert (page.parent / path).exists(), path
 
 
 def test_ci_runs_the_test_command_and_nothing_else():

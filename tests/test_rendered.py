@@ -101,6 +101,7 @@ def test_pages_of_no_step_go_and_those_of_long_runs_stay(executed, monkeypatch, 
     monkeypatch.setattr(rendered.paths, "ROOT", tmp_path)
     long = Run("cost", "toy", "asign_tables1")  # not run here
     monkeypatch.setattr(rendered, "sources", lambda: {"00_tour": run, "12_cost": long})
+    monkeypatch.setattr(rendered, "QUOTING", (tmp_path / "README.md",))
     (tmp_path / "README.md").write_text("no table here\n")
     (tmp_path / "rendered").mkdir()
     for name in ("06_old", "12_cost"):
