@@ -7,9 +7,8 @@ import time
 import torch
 from torch import nn
 
-from benchmarks.measure import Found, Row, apart
+from benchmarks.measure import Found, Row, apart, peak_mb
 from stlib import layers
-from stlib.machine import peak_memory_mb
 
 LOCATIONS, WIDTH, HEADS = 3000, 512, 8
 
@@ -26,12 +25,12 @@ def measure(kind: str) -> dict[str, float]:
     torch.manual_seed(0)
     net: nn.Module = layers.TransformerBlock(WIDTH, HEADS, WIDTH // HEADS, 2 * WIDTH)
     x = torch.randn(1, LOCATIONS, WIDTH)
-    before = peak_memory_mb()
+    before = peak_mb()
     for _ in range(2):
         start = time.process_time()
         net(x).square().mean().backward()
         taken = time.process_time() - start
-    return {"s": taken, "mb": peak_memory_mb() - before}
+    return {"s": taken, "mb": peak_mb() - before}
 
 
 def rows() -> Found:

@@ -14,9 +14,8 @@ import numpy as np
 import shapely
 import torch
 
-from benchmarks.measure import Found, Growth, Row, apart, seconds
+from benchmarks.measure import Found, Growth, Row, apart, peak_mb, seconds
 from stlib.graph import knn_graph
-from stlib.machine import peak_memory_mb
 from stlib.overlap import contours
 from stlib.propagation import propagate
 from stlib.stack import overlap_graph, stack_graph
@@ -116,7 +115,7 @@ def spread_out(sample: Sample) -> list[float]:
 def grow(stage: str) -> dict[str, list[float]]:
     """Make graphs of `GROWING` spots in this process; return seconds of each, and memory above the start."""
     sections = 2 if stage == "whole graph" else len(SIZES)
-    taken, before = [], peak_memory_mb()
+    taken, before = [], peak_mb()
     for n in (GROWING[0], *GROWING):  # once to warm up
         position, group, features = stack((n // sections,) * sections, NARROW)
         start = time.process_time()
@@ -127,7 +126,7 @@ def grow(stage: str) -> dict[str, list[float]]:
         else:
             whole((position, group, features), **FEW)
         taken.append(time.process_time() - start)
-    return {"s": taken[1:], "mb": [peak_memory_mb() - before]}
+    return {"s": taken[1:], "mb": [peak_mb() - before]}
 
 
 def rows() -> Found:

@@ -5,10 +5,12 @@ part that needs memory or a fresh interpreter of its own runs `apart`.
 """
 
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,6 +95,15 @@ def apart(module: str, *words: object) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, words)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
+
+
+def peak_mb() -> float:
+    """Return the largest resident size of this program so far; Linux. What started it does not count.
+
+    `getrusage`, and so `stlib.machine`, begins with the size of the process that called `exec`.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e3
 
 
 def spread(values: list[float]) -> str:

@@ -23,12 +23,12 @@ import torch
 from torch.nn.functional import interpolate, linear
 from tqdm import tqdm
 
-from benchmarks.measure import Found, Row
+from benchmarks.measure import Found, Row, peak_mb
 from stlib import paths
 from stlib.batch import Shape
 from stlib.footprints import Footprints, footprints
 from stlib.genemaps import predict_slide
-from stlib.machine import device, peak_memory_mb
+from stlib.machine import device
 from stlib.models import build, configure
 from stlib.pooling import as_tensor, pooled, pooling
 from stlib.slide import write_pyramid
@@ -65,7 +65,7 @@ def step(kind: str, size_um: str) -> list[float]:
     stride = STRIDE if kind == "pooled" else 1  # at stride 1 the matrix is S: which pixels a bin has
     found = pooling(prints, (0, 0, WINDOW_PX, WINDOW_PX), stride, [WINDOW_PX // stride] * 2)
     matrix, area = as_tensor(found.matrix), torch.from_numpy(found.pixels)[:, None]
-    before = peak_memory_mb()
+    before = peak_mb()
     for _ in range(2):
         start = time.process_time()
         if kind == "pooled":
@@ -76,7 +76,7 @@ def step(kind: str, size_um: str) -> list[float]:
             out = pooled(matrix, full.flatten(1).T) / area
         out.square().mean().backward()
         seconds = time.process_time() - start
-    return [seconds, peak_memory_mb() - before, float(out.square().mean()), len(prints)]
+    return [seconds, peak_mb() - before, float(out.square().mean()), len(prints)]
 
 
 def matrix(shape: str) -> list[float]:
@@ -87,7 +87,7 @@ def matrix(shape: str) -> list[float]:
     found = pooling(prints, (0, 0, side, side), STRIDE, [-(-side // STRIDE)] * 2).matrix
     seconds = time.process_time() - start
     size = found.data.nbytes + found.indices.nbytes + found.indptr.nbytes
-    return [seconds, size / 1e9, found.nnz / len(prints), peak_memory_mb() / 1e3]
+    return [seconds, size / 1e9, found.nnz / len(prints), peak_mb() / 1e3]
 
 
 def paint(folder: str, side: str) -> list[float]:
@@ -112,7 +112,7 @@ def whole(folder: str, side: str) -> list[float]:
     start = time.process_time()
     store = predict_slide(model, tiles, array, Path(folder) / "expression.zarr", {})
     seconds = time.process_time() - start
-    return [seconds, peak_memory_mb() / 1e3, store.nbytes_stored() / 1e9, float(np.isfinite(store[-1]).all())]
+    return [seconds, peak_mb() / 1e3, store.nbytes_stored() / 1e9, float(np.isfinite(store[-1]).all())]
 
 
 PARTS = {"step": step, "matrix": matrix, "paint": paint, "whole": whole}

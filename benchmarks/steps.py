@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Found, Row, apart, seconds
+from benchmarks.measure import Found, Row, apart, peak_mb, seconds
 from stlib.batch import Batch, Shape
 from stlib.graph import grid_graph, grid_parents, knn_graph, symmetric
 from stlib.layers import GraphRounds
-from stlib.machine import peak_memory_mb
 from stlib.models import build, configure
 
 BATCHES = {112: 16, 224: 4}  # side of a patch -> spots
@@ -78,7 +77,7 @@ def step(px: int) -> dict[str, list[float]]:
         model.spot.forward = encode
 
     all_parts, *parts = seconds(whole, image, rest, optimiser.step, repeats=3)
-    return {"whole": all_parts, "parts": np.sum(parts, 0).tolist(), "mb": peak_memory_mb()}
+    return {"whole": all_parts, "parts": np.sum(parts, 0).tolist(), "mb": peak_mb()}
 
 
 def dense_rounds(net: GraphRounds, x: Tensor, near: Tensor) -> Tensor:
@@ -106,10 +105,10 @@ def rounds(kind: str, n: int) -> dict[str, float]:
             same = x[: n // 4], near[: n // 4, : n // 4]
             kept = (edges < n // 4).all(0)
             torch.testing.assert_close(net(same[0], edges[:, kept]), dense_rounds(net, *same))
-    before, start = peak_memory_mb(), time.process_time()
+    before, start = peak_mb(), time.process_time()
     out = net(x, edges) if kind == "sparse" else dense_rounds(net, x, near)
     out.square().mean().backward()
-    return {"s": time.process_time() - start, "mb": peak_memory_mb() - before}
+    return {"s": time.process_time() - start, "mb": peak_mb() - before}
 
 
 def rows() -> Found:
