@@ -37,7 +37,7 @@ def read_yaml(path: Path, where: str) -> dict[str, Any]:
 @lru_cache(64)
 def _parsed(text: str) -> Any:
     """Parse YAML once for each text: Make's targets ask for the same few files thousands of times."""
-    return yaml.load(text, yaml.CSafeLoader)
+    return yaml.CSafeLoader(text).get_single_data()
 
 
 def parse(record: type[Record], content: Any, where: str) -> Any:
