@@ -26,8 +26,8 @@ dense maps             `footprints` (what locations cover), `pooling` (their sum
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
 runs                   `results` (where and when done), `fingerprint` (of what made), `predictions`,
                        `machine` (where), `cell` (the parameters of a notebook)
-many at once           `execute` (a notebook, by one process at a time), `ranks` (one training in several),
-                       `lease` (a GPU for each)
+many at once           `execute` (a notebook, by one process at a time), `ranks` and `devices` (one training
+                       in several), `lease` (a GPU for each)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
                        `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue),
                        `jackknife` (the interval of one patient)

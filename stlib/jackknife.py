@@ -9,11 +9,9 @@ and the interval is the score +- se times Student's t of B - 1 degrees of freedo
 """
 
 import numpy as np
-import torch
 from scipy.special import stdtrit
 
 from stlib import metrics
-from stlib.blocks import kd_blocks
 from stlib.predictions import Predictions
 
 PIECES = 8  # that a section is cut into; a power of two
@@ -40,6 +38,10 @@ def half_width(predictions: Predictions, name: str) -> float:
 
 def without_each_piece(predictions: Predictions) -> list[Predictions]:
     """Return the scored rows without each piece of tissue in turn."""
+    import torch  # takes seconds, which a table of several patients need not wait for
+
+    from stlib.blocks import kd_blocks
+
     scored = np.flatnonzero(~predictions.obs["known"].to_numpy(bool))
     places = torch.from_numpy(predictions.obs[["x_um", "y_um"]].to_numpy(np.float64))
     rests = []

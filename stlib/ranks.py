@@ -13,63 +13,29 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from stlib.batch import Batch
 
-WAIT = timedelta(hours=1)  # the others wait this long while rank 0 validates or predicts
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 ANSWER = timedelta(seconds=10)  # in which a process that is still there says so
 
 
-class Started(DDPStrategy):
-    """Processes that a launcher started; Fabric, which would start its own, refuses to in a notebook."""
+class Alone(NamedTuple):
+    """One process that trains nothing, in the place of Fabric, whose import takes seconds."""
 
-    def _configure_launcher(self) -> None:
-        """Set no launcher."""
-
-
-def fabric(gpu: bool, precision: Any, dealt: bool) -> Fabric:
-    """Return where and how precisely this process computes, in touch with the others if the work is dealt.
-
-    Parameters
-    ----------
-    gpu
-        Whether to compute on one: of the processes of a machine each takes its own.
-    precision
-        See `stlib.params.Training`.
-    dealt
-        Whether the processes that were started together train together.
-    """
-    size = int(os.environ.get("WORLD_SIZE", 1)) if dealt else 1
-    kind = "cuda" if gpu else "cpu"
-    if size == 1:  # told, or Fabric would look for a cluster by itself
-        return Fabric(accelerator=kind, devices=1, precision=precision, plugins=LightningEnvironment())
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    # a launcher shows a process all devices of its machine, or one
-    devices = [
-        torch.device(kind, i % torch.cuda.device_count()) if gpu else torch.device(kind) for i in range(here)
-    ]
-    strategy = Started(
-        parallel_devices=devices,
-        cluster_environment=TorchElasticEnvironment(),
-        timeout=WAIT,
-        find_unused_parameters=True,  # of a batch without a known spot, say
-        forward_sync_buffers=False,  # see `Statistics`
-    )
-    together = Fabric(strategy=strategy, num_nodes=size // here, precision=precision)
-    together.launch()
-    return together
+    device: torch.device = torch.device("cpu")
+    world_size: int = 1
 
 
 def deal(
-    batches: Iterable[Batch], per_step: int, seed: int, fabric: Fabric
+    batches: Iterable[Batch], per_step: int, seed: int, fabric: "Fabric"
 ) -> Iterator[tuple[Batch, float, bool]]:
     """Yield the batches that this process computes, with their weights, and whether a step ends with one.
 
@@ -113,7 +79,7 @@ class Statistics:
         In training; what it keeps in evaluation does not move.
     """
 
-    def __init__(self, model: nn.Module, fabric: Fabric):
+    def __init__(self, model: nn.Module, fabric: "Fabric"):
         norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.training]
         self.norms = norms if fabric.world_size > 1 else []
         self.fabric = fabric
@@ -150,14 +116,14 @@ class Statistics:
         self._remember()
 
 
-def mean(losses: list[Tensor], weights: list[float], fabric: Fabric) -> float:
+def mean(losses: list[Tensor], weights: list[float], fabric: "Fabric") -> float:
     """Return the mean loss over the batches of all processes; those of weight 0 do not count."""
     counted = torch.tensor(weights, device=fabric.device) > 0
     total, number = (torch.stack(losses) * counted).sum(), counted.sum()
     return float(fabric.all_reduce(total, reduce_op="sum") / fabric.all_reduce(number, reduce_op="sum"))
 
 
-def check_agreed(epochs: int, path: Path, fabric: Fabric) -> None:
+def check_agreed(epochs: int, path: Path, fabric: "Fabric") -> None:
     """Check that every process resumes at the same epoch.
 
     Raises
@@ -174,7 +140,7 @@ def check_agreed(epochs: int, path: Path, fabric: Fabric) -> None:
 
 
 @contextmanager
-def watched(fabric: Fabric) -> Iterator[None]:
+def watched(fabric: "Fabric | Alone") -> Iterator[None]:
     """Turn what the libraries say when another process is gone into an error that names it.
 
     Raises

@@ -9,12 +9,11 @@ this loop, see `stlib.ranks`.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from tqdm import tqdm
 
 from stlib import ranks
@@ -26,6 +25,9 @@ from stlib.predictions import Predictions
 from stlib.sections import Section
 from stlib.splits import Fold
 from stlib.task import Task, config_of, feed_of
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
@@ -46,7 +48,7 @@ def train_fold(task: Task) -> tuple[Predictions, pd.DataFrame, Method]:
     return _predictions(model, feed, task.fold, fabric), history, model
 
 
-def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
+def learn(task: Task, feed: Feed) -> "tuple[Method, pd.DataFrame, Fabric | ranks.Alone]":
     """Train the model of a fold, or resume it, in one training or two; nothing is predicted.
 
     Returns
@@ -55,7 +57,7 @@ def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
         The model.
     pandas.DataFrame
         History, see `train_fold`.
-    Fabric
+    Fabric, or ranks.Alone for a model that is not trained
         Where and how precisely it computes.
     """
     params, fold = task.params, task.fold
@@ -66,8 +68,7 @@ def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
         return build(task.model, config, feed.shape)
 
     trained = trainable(new_model())  # what is not computes with numpy, in one process
-    gpu = trained and torch.cuda.is_available()
-    fabric = ranks.fabric(gpu, params.training.precision, dealt=trained)
+    fabric = _fabric(params.training.precision) if trained else ranks.Alone()
     if fabric.world_size > config.batches_per_step:
         raise ValueError(
             f"model '{task.model}' in {fabric.world_size} processes needs at least as many batches for each "
@@ -96,6 +97,12 @@ def learn(task: Task, feed: Feed) -> tuple[Method, pd.DataFrame, Fabric]:
     return model, pd.DataFrame(history), fabric
 
 
+def _fabric(precision: str) -> "Fabric":
+    from stlib.devices import fabric  # takes seconds
+
+    return fabric(torch.cuda.is_available(), precision)
+
+
 def fit(
     model: Method,
     feed: Feed,
@@ -103,7 +110,7 @@ def fit(
     epochs: int,
     task: Task,
     stage: str,
-    fabric: Fabric,
+    fabric: "Fabric",
     validate: Callable[[Method], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model on the named sections, from its last checkpoint if there is one.
@@ -171,7 +178,7 @@ def fit(
     return history
 
 
-def _epoch(module: Any, model: Method, dealt: Iterator, optimiser: Any, fabric: Fabric) -> float:
+def _epoch(module: Any, model: Method, dealt: Iterator, optimiser: Any, fabric: "Fabric") -> float:
     """Take the steps of an epoch, over batches as `stlib.ranks.deal` yields them; return the mean loss."""
     model.train()
     losses, weights, statistics = [], [], ranks.Statistics(model, fabric)
@@ -199,7 +206,7 @@ def _stalled(history: list[dict[str, Any]], patience: int | None) -> bool:
 
 @torch.no_grad()
 def predict(
-    model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str, ...], fabric: Fabric
+    model: Method, feed: Feed, names: tuple[str, ...], known: tuple[str, ...], fabric: "Fabric | ranks.Alone"
 ) -> dict[str, np.ndarray]:
     """Predict whole sections; only the known ones have labels in what the model is given.
 
@@ -227,7 +234,7 @@ def predict(
     return out
 
 
-def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> float:
+def validation_error(model: Method, feed: Feed, fold: Fold, fabric: "Fabric") -> float:
     """Return the mean squared error on the validation patient; in 3d one of its sections is known."""
     names = fold.validation
     patient = feed.sections[names[0]].patient
@@ -237,7 +244,7 @@ def validation_error(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> f
     return float(np.concatenate(errors).mean())
 
 
-def _predictions(model: Method, feed: Feed, fold: Fold, fabric: Fabric) -> Predictions:
+def _predictions(model: Method, feed: Feed, fold: Fold, fabric: "Fabric | ranks.Alone") -> Predictions:
     names = (*fold.known, *fold.test)
     predicted = predict(model, feed, names, fold.known, fabric)
     return Predictions(

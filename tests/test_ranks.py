@@ -15,7 +15,7 @@ import pytest
 import torch
 from test_train import FOLD, WITHOUT_VALIDATION, small, task
 
-from stlib import paths, ranks
+from stlib import devices, paths, ranks
 from stlib.train import train_fold
 
 SCRIPT = """
@@ -102,7 +102,7 @@ def test_a_killed_process_ends_the_training_with_its_rank_and_what_to_do(toy, tm
 
 def test_more_processes_than_batches_of_a_step_are_refused(toy, tmp_path, monkeypatch):
     crowd = SimpleNamespace(world_size=3)
-    monkeypatch.setattr(ranks, "fabric", lambda *_, **__: crowd)
+    monkeypatch.setattr(devices, "fabric", lambda *_: crowd)
     with pytest.raises(
         ValueError, match=r"'asign' in 3 processes .* found batches_per_step 1\. .* params/toy"
     ):
@@ -167,7 +167,7 @@ def test_running_statistics_are_those_of_one_process_that_saw_all_batches(first)
 
 
 def test_the_mean_loss_leaves_out_what_has_no_weight():
-    alone = ranks.fabric(False, "32-true", dealt=False)
+    alone = devices.fabric(False, "32-true")
     losses = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(9.0)]
     assert ranks.mean(losses, [1.0, 2.0, 0.0], alone) == 1.5
 

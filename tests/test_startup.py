@@ -7,7 +7,7 @@ import sys
 from stlib import paths
 
 HEAVY = {"torch_geometric", "torch._dynamo", "lightning_fabric", "timm", "faiss", "anndata", "scanpy"}
-CONTROLS = "import stlib.feed, stlib.models.known_mean, stlib.models.smooth_ridge"
+CONTROLS = "import stlib.train, stlib.feed, stlib.models.known_mean, stlib.models.smooth_ridge"
 
 
 def imports(notebook: str) -> str:
