@@ -24,7 +24,7 @@ from stlib import layout, paths
 from stlib.fingerprint import file_hash
 from stlib.layout import Layout
 from stlib.params import files_of, load_params, sized
-from stlib.tables import PLACE, load_table, names, recorded, rows_for
+from stlib.tables import PLACE, load_costs, load_table, names, recorded, rows_for
 from stlib.tables import Run as Key
 
 MORE = {  # what lies beside a table -> how it is called
@@ -34,6 +34,7 @@ MORE = {  # what lies beside a table -> how it is called
     "genes": "Gene by gene",
     "regions": "By region of the tissue",
 }
+MAIN = "table1"  # comes first
 MOST_LINES = 2000  # of what lies beside a table; the CSV holds all
 
 
@@ -87,7 +88,8 @@ def write(dataset: str, folder: Path) -> Path:
         If no table of the dataset stands.
     """
     params = load_params(sized(dataset)[0])
-    tables = [show(name, dataset) for name in names() if (paths.RESULTS / dataset / f"{name}.csv").exists()]
+    standing = [name for name in sorted(names(), key=lambda name: name != MAIN) if _stands(dataset, name)]
+    tables = [show(name, dataset) for name in standing]
     if not tables:
         raise FileNotFoundError(
             f"a report needs a table, and none stands in results/{dataset}; make one first, e.g. "
@@ -101,6 +103,7 @@ def write(dataset: str, folder: Path) -> Path:
             title=f"{params.title}: results",
             params=params,
             tables=tables,
+            costs=[_costs(name, dataset) for name in names("costs") if _stands(dataset, name)],
             figures=_images(sorted((paths.FIGURES / dataset).glob("*.png"))),
             runs=list(told),
             sections=_prepared(dataset),
@@ -136,6 +139,15 @@ def show(name: str, dataset: str) -> Shown:
         if (path := stem.with_suffix(f".{kind}.csv")).exists()
     }
     return Shown(name, table.title, replace(laid, remarks=remarks), runs, list(told.values()), more)
+
+
+def _stands(dataset: str, name: str) -> bool:
+    return (paths.RESULTS / dataset / f"{name}.csv").exists()
+
+
+def _costs(name: str, dataset: str) -> tuple[str, Markup]:
+    """Return title and rendering of a table of costs, which has no runs behind it."""
+    return load_costs(name).title, Markup((paths.RESULTS / dataset / f"{name}.html").read_text())
 
 
 def numbers_of(path: Path) -> pd.DataFrame:
