@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from stlib.paths import replacing
 
@@ -21,7 +22,8 @@ def write_h5ad(path: Path, table: "anndata.AnnData") -> None:
     import h5py
 
     table.strings_to_categoricals()
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+    name = uuid4().hex  # of no file; two threads may write at once
+    with h5py.File(name, "w", driver="core", backing_store=False) as file:
         anndata.io.write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
         file.flush()
         content = file.id.get_file_image()

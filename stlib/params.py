@@ -265,7 +265,7 @@ def read_params(path: Path, size: str = "") -> Params:
     in the file takes the place of the same keys of the one that it is ``like``.
     """
     where = f"params/{path.name}"
-    content = _content(path)
+    content = content_of(path)
     sizes = content.pop("sizes", None) or {}
     if size not in (sizes or {"": None}):
         raise ValueError(
@@ -279,7 +279,7 @@ def read_params(path: Path, size: str = "") -> Params:
     return parse(Params, content, where)
 
 
-def _content(path: Path) -> dict[str, Any]:
+def content_of(path: Path) -> dict[str, Any]:
     """Read a params file over the one that it is like, as plain data."""
     where = f"params/{path.name}"
     own = read_yaml(path, where)
@@ -308,7 +308,7 @@ def files_of(dataset: str) -> list[Path]:
 
 def sizes_of(base: str) -> list[str]:
     """Return the sizes that a dataset has, in the order of its params file; none for most."""
-    return list(_content(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
+    return list(content_of(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
 
 
 def sized(dataset: str) -> list[str]:

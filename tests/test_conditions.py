@@ -89,14 +89,16 @@ def test_the_controls_are_asked_one_by_one():
 
 def test_the_report_has_a_line_per_run(run):
     record = {"device": "CPU, 2 cores", "train_seconds": 4.5, "seconds": 6.0, "peak_memory_mb": 900}
+    record |= {"fingerprint": "ab"}
     run.folder.mkdir(parents=True)
     run.record.write_text(json.dumps(record))
     (line,) = conditions.report([run]).to_dict("records")
-    assert line == {"protocol": "3d", "model": "asign", "setting": "strict", "seed": 0} | record
+    about = {"protocol": "3d", "dataset": "toy", "model": "asign", "setting": "strict", "seed": 0, "to": ""}
+    assert line == about | record
 
 
 def test_controls_that_share_a_run_share_its_line(run, monkeypatch):
-    record = {"device": "CPU, 2 cores", "seconds": 6.0, "peak_memory_mb": 900}
+    record = {"device": "CPU, 2 cores", "seconds": 6.0, "peak_memory_mb": 900, "fingerprint": "ab"}
     shared = Run("3d", "toy", "controls")
     shared.folder.mkdir(parents=True)
     shared.record.write_text(json.dumps(record))

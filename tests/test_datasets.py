@@ -83,15 +83,15 @@ def test_an_orientation_that_leaves_spots_on_glass_is_reported(one, monkeypatch)
 
 @pytest.fixture
 def one(toy, tmp_path, monkeypatch):
-    """The toy with one section, its raw files in an empty house."""
+    """The toy with one section of two patients, their raw files in an empty house."""
     raw = tmp_path / "raw/toy"
     raw.mkdir(parents=True)
-    for file in paths.raw("toy").glob("P1-1.*"):
+    for file in paths.raw("toy").glob("P[12]-1.*"):
         (raw / file.name).symlink_to(file)
     monkeypatch.setattr(paths, "DATA", tmp_path)
     # the shared record remembers its lists of sections, and a copy of it would, too
     fresh = load_params("toy")
-    return fresh.model_copy(update={"sections": {"P1": ["P1-1"]}}), raw
+    return fresh.model_copy(update={"sections": {"P1": ["P1-1"], "P2": ["P2-1"]}}), raw
 
 
 def test_prepare_writes_sections_and_manifest_and_keeps_a_slide_of_the_same_origin(one, toy_sections):

@@ -115,8 +115,9 @@ def changed(content, rng):
     return bytes(found)
 
 
-def read_changed(path, read, wanted, strict, answers):
+def read_changed(path, name, wanted, answers):
     """Read changes of a file; send what was wrong with the answer to each, and an end."""
+    _, read, strict = FORMATS[name]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     warnings.simplefilter("ignore")
     content, rng = path.read_bytes(), random.Random(0)
@@ -142,12 +143,15 @@ def read_changed(path, read, wanted, strict, answers):
 )
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_changed_file_is_refused_or_read_in_seconds(tmp_path, name):
-    write, read, strict = FORMATS[name]
+    write, read, _ = FORMATS[name]
     path = tmp_path / name
     write(path)
-    forked = multiprocessing.get_context("fork")
-    answers = forked.Queue()
-    process = forked.Process(target=read_changed, args=(path, read, read(path), strict, answers))
+    apart = multiprocessing.get_context(
+        "forkserver"
+    )  # a fork of this process may hang: decoders have threads
+    apart.set_forkserver_preload([__name__])
+    answers = apart.Queue()
+    process = apart.Process(target=read_changed, args=(path, name, read(path), answers))
     process.start()
     found = []
     try:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stlib import train
+from stlib import devices, train
 from stlib.feed import Feed
 from stlib.metrics import pcc_per_gene
 from stlib.models import Method, method, names
@@ -32,7 +32,7 @@ def test_images_of_other_places_remove_the_gain(request, tmp_path, dataset, prot
         protocol=protocol, batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
         halvings=model.config.halvings, permuted=True,
     )  # fmt: skip
-    mixed = train.predict(model, feed, fold.test, (), train.Fabric(accelerator="cpu", devices=1))
+    mixed = train.predict(model, feed, fold.test, (), devices.fabric(False, "32-true"))
     mixed = np.concatenate([mixed[section] for section in fold.test])
 
     def error(prediction):
