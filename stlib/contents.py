@@ -15,15 +15,15 @@ from typing import Literal, NamedTuple
 from stlib import paths
 from stlib.params import load_params, sized
 from stlib.records import Record, parse
-from stlib.tables import ablations, load_costs, load_table, rows_for, target
+from stlib.tables import ablations, costs_for, load_costs, load_table, rows_for, target
 
 PASSING = ("tiny", "tiny_hd")  # datasets whose tables are made to see that they can be made, and are not kept
 HEAD = """# Every table and figure of the three papers
 
 `make reproduce` makes all of them on a corner of the toy tissue (`tiny`, `tiny_hd`), with one seed and two or
-three epochs, to show that each can be made; what those numbers are, nobody should care. `make reproduce
+three epochs: that shows that each can be made, and says nothing of the methods. `make reproduce
 DATASET=her2st` makes all that a dataset has. A single piece is made by its command, with `DATASET=`. What
-stands is linked; a data figure of one gene stands once for each gene and protocol.
+stands is linked, of maps of several genes the first.
 
 | paper | piece | what it shows | command | stands for | `make reproduce` |
 |---|---|---|---|---|---|
@@ -83,7 +83,7 @@ def records(dataset: str) -> list[str]:
     for piece in published():
         if piece.kind == "scores" and rows_for(load_table(piece.name), dataset):
             found.append(f"runs/tables/{dataset}/{piece.name}/strict-s0/run.json")
-        if piece.kind == "costs" and {row.protocol for row in load_costs(piece.name).rows} <= {*params.folds}:
+        if piece.kind == "costs" and costs_for(load_costs(piece.name), params):
             found.append(f"runs/cost/{dataset}/{piece.name}/strict-s0/run.json")
     found += [f"runs/ablations/{dataset}/run.json"] if ablations(dataset) else []
     return [*found, f"runs/figures/{dataset}/run.json"]

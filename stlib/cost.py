@@ -16,7 +16,7 @@ from stlib.bench import Bench
 from stlib.layout import Block, Cell, Layout, fixed, round_numbers, sources
 from stlib.params import Params
 from stlib.scores import published, reported
-from stlib.tables import COSTS, CostRow, Costs
+from stlib.tables import COSTS, Costs, costs_for
 
 MOST_OFF = 0.2  # of a measured value, its distance from the line
 ROUNDING = 1e-9  # of a value, by which the line of a constant may fall
@@ -33,17 +33,12 @@ def measure(table: Costs, params: Params) -> pd.DataFrame:
         `epoch_steps`, the steps of one epoch at the table's batch.
     """
     lines = []
-    for place, row in enumerate(tqdm(rows_for(table, params), unit="row", desc=table.name)):
+    for place, row in enumerate(tqdm(costs_for(table, params), unit="row", desc=table.name)):
         bench = Bench(params, row, "cuda" if torch.cuda.is_available() else "cpu")
         about = {"row": place, "parameters_m": bench.parameters / 1e6}
         about["epoch_steps"] = -(-bench.train_spots // table.batch)
         lines += [about | step._asdict() for step in bench.steps(table.batch)]
     return pd.DataFrame(lines)
-
-
-def rows_for(table: Costs, params: Params) -> list[CostRow]:
-    """Return the rows whose protocol the dataset declares folds for, and that are not absent there."""
-    return [row for row in table.rows if row.protocol in params.folds and not params.kin & row.absent.keys()]
 
 
 def fit(measured: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +98,7 @@ def frame(table: Costs, params: Params, measured: pd.DataFrame) -> pd.DataFrame:
     """
     printed, lines = published(), []
     values = at_batch(measured, table.batch)
-    for place, row in enumerate(rows_for(table, params)):
+    for place, row in enumerate(costs_for(table, params)):
         about = {key: getattr(row, key) for key in ("label", "model", "protocol", "patch_px")}
         about["extrapolated"] = bool(values.loc[place, "extrapolated"])
         for column in table.metrics:
@@ -158,7 +153,7 @@ def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
 
 def lines(table: Costs, params: Params, measured: pd.DataFrame) -> list[str]:
     """Say which lines were drawn through small batches, and how far from them the measured values lie."""
-    labels = [row.label for row in rows_for(table, params)]
+    labels = [row.label for row in costs_for(table, params)]
     return [
         f"{labels[line.row]}: {line.metric} = {line.start:.3g} + {line.slope:.3g} n, "
         f"measured values within {line.off:.1%}"

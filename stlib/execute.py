@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stlib import paths
-from stlib.results import CONTROLS, Run
+from stlib.results import Run
+from stlib.steps import CONTROLS
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

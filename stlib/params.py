@@ -128,9 +128,7 @@ class Params(Record):
     """All that is known about one dataset. The YAML files in `params/` document each field by example."""
 
     name: str
-    like: str = (
-        ""  # another dataset, whose keys hold where this file says nothing, and whose rows tables have
-    )
+    like: str = ""  # a dataset whose keys hold where this one says nothing, and whose rows it has in tables
     title: str
     source: Source
     sections: Patients

@@ -15,7 +15,8 @@ import nbformat
 from PIL import Image
 
 from stlib import paths, show
-from stlib.results import CONTROLS, NOTEBOOK, Run
+from stlib.results import Run
+from stlib.steps import CONTROLS, NOTEBOOK
 from stlib.tables import load_table, runs_needed
 
 FOLDER = paths.NOTEBOOKS / "rendered"

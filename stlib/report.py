@@ -24,6 +24,7 @@ from stlib import layout, paths
 from stlib.fingerprint import file_hash
 from stlib.layout import Layout
 from stlib.params import files_of, load_params, sized
+from stlib.results import Run
 from stlib.tables import PLACE, load_costs, load_table, names, recorded, rows_for
 from stlib.tables import Run as Key
 
@@ -164,8 +165,7 @@ def _told(path: Path) -> Iterator[tuple[Key, tuple[RunLine, dict[str, Any]]]]:
     for row in pd.read_csv(path, dtype=words).fillna({"to": "", "fingerprint": ""}).itertuples():
         key = Key(row.protocol, row.dataset, row.model, row.setting, row.seed, row.to)
         name = key.folder.relative_to(paths.OUT).as_posix()
-        stands = (key.folder / "run.json").exists()
-        record = json.loads((key.folder / "run.json").read_text()) if stands else {}
+        record = Run(*key).written()
         if record.get("fingerprint") != row.fingerprint:  # another run than the table is of
             record = {}
         line = RunLine(

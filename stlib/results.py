@@ -26,24 +26,10 @@ from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, files_of, load_params, sized
 from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import Fold, folds
+from stlib.steps import CONTROLS, NOTEBOOK, READING, modules_of
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
 from stlib.tables import Run as Key
 
-NOTEBOOK = {
-    "tour": "00_tour", "data": "01_data", "preprocessing": "02_preprocessing",
-    "registration": "03_registration", "2d": "04_train_2d", "3d": "05_train_3d",
-    "tables": "08_tables", "figures": "09_figures", "audit": "10_audit", "ablations": "07_ablations",
-    "cost": "12_cost", "hd": "06_train_hd", "slides": "11_your_slides", "transfer": "13_transfer",
-}  # fmt: skip
-CONTROLS = {
-    "2d": ("mean", "ridge", "oracle"),
-    "3d": (
-        *("mean", "known_mean", "ridge", "nearest", "smooth", "smooth_ridge"),
-        *("overlap", "similarity", "oracle"),
-    ),
-    "hd": ("mean", "ridge", "oracle"),
-    "transfer": ("mean", "ridge", "oracle"),
-}
 DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures reads
 MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
 
@@ -150,39 +136,16 @@ class Run:
     @property
     def roots(self) -> list[str]:
         """The modules that the run calls."""
-        source = f"stlib.datasets.{self.params.source.reader}"
-        if self.step in CONTROLS:
-            return ["stlib.train", *(f"stlib.models.{run.model.split('@')[0]}" for run in self.members)]
-        if self.step == "slides":
-            return ["stlib.slide_predictions", "stlib.train", f"stlib.models.{self.model.split('@')[0]}"]
         if self.step == "cost":
-            costed = {row.model.split("@")[0] for row in load_costs(self.model).rows}
-            return ["stlib.cost", *(f"stlib.models.{name}" for name in sorted(costed))]
-        return {
-            "tour": ["stlib.train", "stlib.metrics", *(f"stlib.models.{name}" for name in CONTROLS["3d"])],
-            "data": ["stlib.datasets", source],
-            "preprocessing": ["stlib.features", "stlib.graph", "stlib.expression"],
-            "registration": ["stlib.registration", "stlib.graph"],
-            "tables": [
-                *("stlib.scores", "stlib.comparisons", "stlib.genewise", "stlib.regions"),
-                *("stlib.render", "stlib.conditions"),
-            ],
-            "figures": [
-                "stlib.comparisons",
-                "stlib.figures",
-                "stlib.overlays",
-                "stlib.overviews",
-                "stlib.profile",
-                "stlib.scores",
-            ],
-            "ablations": ["stlib.comparisons", "stlib.figures", "stlib.overviews", "stlib.scores"],
-            "audit": ["stlib.audit", "stlib.flaw_table", "stlib.models.oracle", source],
-        }[self.step]
+            names = [row.model for row in load_costs(self.model).rows]
+        else:
+            names = [run.model for run in self.members] if self.step in (*CONTROLS, "slides") else []
+        return modules_of(self.step, names, self.params.source.reader)
 
     @property
     def inputs(self) -> str:
         """Hash of what the run reads: prepared data, or the runs behind a table."""
-        if self.step in ("data", "audit"):
+        if self.step in READING:
             return ""
         if self.step in ("tables", "ablations"):
             return self._behind_tables(ablations(self.dataset) if self.step == "ablations" else [self.model])
@@ -202,14 +165,14 @@ class Run:
     @property
     def stamp(self) -> str:
         """The fingerprint of a run that stands, or a word that none does."""
-        return self._written().get("fingerprint", "absent")
+        return self.written().get("fingerprint", "absent")
 
     def _hashes(self) -> dict[str, str]:
         """Return the hashes of what the run keeps, as far as it is there."""
         kept = [path for path in self.kept if path.exists()]
         return {str(path.relative_to(paths.OUT)): fingerprint.file_hash(path) for path in kept}
 
-    def _written(self) -> dict[str, Any]:
+    def written(self) -> dict[str, Any]:
         """Return the record; one that is damaged is none, so that the run is made anew."""
         try:
             return json.loads(self.record.read_text())
@@ -242,8 +205,8 @@ class Run:
             self.stamp == self.fingerprint
             and all(map(fingerprint.intact, self.products))
             and all(path.exists() for path in self.kept)
-            and self._hashes() == self._written().get("kept")
-            and (not self.data or self.source == self._written()["source"])
+            and self._hashes() == self.written().get("kept")
+            and (not self.data or self.source == self.written()["source"])
         )
 
     @cached_property

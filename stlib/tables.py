@@ -254,6 +254,11 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
     return rows
 
 
+def costs_for(table: Costs, params: Params) -> list[CostRow]:
+    """Return the rows of a table of costs whose protocol a dataset has folds for, and that are not absent."""
+    return [row for row in table.rows if row.protocol in params.folds and not params.kin & row.absent.keys()]
+
+
 def ablations(dataset: str) -> dict[str, Table]:
     """Return the tables that show what each part of a method buys, those that have rows for a dataset."""
     tables = {name: load_table(name) for name in ABLATIONS}

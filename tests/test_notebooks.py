@@ -16,7 +16,8 @@ from stlib import paths, report
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.predictions import Predictions
 from stlib.rendered import FOLDER
-from stlib.results import NOTEBOOK, Run
+from stlib.results import Run
+from stlib.steps import NOTEBOOK
 from stlib.tables import load_table, runs_needed
 
 SOURCES = sorted(paths.NOTEBOOKS.glob("[0-9]*.py"))

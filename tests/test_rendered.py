@@ -12,7 +12,8 @@ from PIL import Image
 
 from stlib import rendered
 from stlib.models import method
-from stlib.results import NOTEBOOK, Run
+from stlib.results import Run
+from stlib.steps import NOTEBOOK
 
 
 def png(pixels):

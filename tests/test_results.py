@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stlib import paths, results
+from stlib import paths, results, steps
 from stlib.models import Method, method, names
 from stlib.predictions import Predictions, load_predictions
 from stlib.results import Run
@@ -257,7 +257,7 @@ def test_data_that_vanished_is_made_again(prepared):
 
 
 def test_the_controls_are_all_models_without_training():
-    for protocol, listed in results.CONTROLS.items():
+    for protocol, listed in steps.CONTROLS.items():
         own = "hd" if protocol == "transfer" else protocol  # whose settings a transfer takes
         fitting = [name for name in names() if own in method(name).PROTOCOLS]
         assert set(listed) == {name for name in fitting if method(name).loss is Method.loss}

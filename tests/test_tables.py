@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from made import YAML
 
-from stlib import metrics, paths, results, scores, tables
+from stlib import metrics, paths, results, scores, steps, tables
 from stlib.models import method
 from stlib.params import load_params, sized
 from stlib.transfer import native
@@ -150,7 +150,7 @@ def test_tables_share_their_runs():
 def test_every_shared_run_computes_the_models_that_a_table_expects_of_it(name):
     for row in tables.load_table(name).rows:
         shared = row.role != "method" or row.run == tables.SHARED
-        assert shared == (row.model in results.CONTROLS[row.protocol]), row.label
+        assert shared == (row.model in steps.CONTROLS[row.protocol]), row.label
 
 
 def test_the_reported_numbers_are_all_there_once():
