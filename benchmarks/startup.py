@@ -22,6 +22,7 @@ LATER = {  # kind -> notebook, what it imports when it is told the model, second
     "controls": ("04_train_2d", "import stlib.train, stlib.models.smooth_ridge", 8),
     "training": ("04_train_2d", "import stlib.train, timm, torch_geometric.nn, stlib.models.asign", 20),
 }
+EXECUTE = "import sys; from stlib.execute import papermill; papermill(*sys.argv[1:])"
 
 
 def imports(notebook: str) -> str:
@@ -37,7 +38,7 @@ def started(code: str) -> float:
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
         notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "python3"}
         nbformat.write(notebook, source)
-        command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR"]
+        command = [sys.executable, "-c", EXECUTE]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([*command, source, target], check=True, cwd=paths.ROOT, stderr=subprocess.DEVNULL)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

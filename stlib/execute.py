@@ -56,15 +56,23 @@ def main() -> int:
         return _execute(notebook, run, words)
 
 
-def _execute(notebook: str, run: Run, words: list[str]) -> int:
-    from papermill.cli import papermill
+def papermill(notebook: Path, out: Path, *words: str) -> None:
+    """Execute a notebook, without a word of papermill's own; its errors are raised."""
+    sys.modules.setdefault(
+        "rfc3987_syntax", None
+    )  # else a grammar of IRIs is made, a second, for no notebook
+    from papermill.cli import papermill as execute
 
+    quiet = ["--log-level", "ERROR", "--no-progress-bar", "--kernel", "python3"]
+    execute([*quiet, str(notebook), str(out), *words], standalone_mode=False)
+
+
+def _execute(notebook: str, run: Run, words: list[str]) -> int:
     out, failed = run.folder / "notebook.ipynb", run.folder / "notebook.failed.ipynb"
     run.record.unlink(missing_ok=True)
     print(f"running: {_shown(run.folder)}", flush=True)
-    quiet = ["--log-level", "ERROR", "--no-progress-bar", "--kernel", "python3"]
     try:
-        papermill([*quiet, notebook, str(out), *words], standalone_mode=False)
+        papermill(Path(notebook), out, *words)
         if run.record.exists():
             failed.unlink(missing_ok=True)
             return 0

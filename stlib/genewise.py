@@ -17,8 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.spatial import KDTree
+from scipy.special import ndtr
 
 from stlib import metrics, statistics
 from stlib.predictions import Predictions
@@ -94,7 +94,7 @@ def score(predictions: Predictions) -> pd.DataFrame:
     beyond = ((pushed >= total).sum(0) + 1) / (SHIFTS + 1)
     table = pd.DataFrame(summaries, pd.Index(predictions.genes, name="gene")).rename(columns={"mean": "pcc"})
     return table[["pcc", "low", "high", "n"]].assign(
-        p=np.where(defined, stats.norm.sf(total / np.sqrt(np.where(defined, variance, 1))), np.nan),
+        p=np.where(defined, ndtr(-total / np.sqrt(np.where(defined, variance, 1))), np.nan),
         p_shifted=np.where(defined, beyond, np.nan),
     )
 

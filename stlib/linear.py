@@ -1,8 +1,6 @@
 """Ridge regression with its penalty chosen over held-out groups: the control that a deep model must beat."""
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import LeaveOneGroupOut
 
 PENALTIES = np.logspace(0, 6, 13)  # of standardised features
 
@@ -31,6 +29,9 @@ def fit_ridge(
     bias : np.ndarray
         (G,)
     """
+    from sklearn.linear_model import RidgeCV  # a second: only for who regresses
+    from sklearn.model_selection import LeaveOneGroupOut
+
     several = len(np.unique(groups)) > 1
     splits = list(LeaveOneGroupOut().split(features, labels, groups)) if several else None
     model = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error" if several else None)

@@ -17,18 +17,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from stlib import fingerprint, paths, scales, transfer
+from stlib import fingerprint, paths
 from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, files_of, load_params, sized
-from stlib.predictions import Predictions, concatenate, load_predictions, save_predictions
 from stlib.splits import Fold, folds
 from stlib.steps import CONTROLS, NOTEBOOK, READING, modules_of
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
 from stlib.tables import Run as Key
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from stlib.predictions import Predictions
 
 DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures reads
 MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
@@ -99,15 +101,21 @@ class Run:
     @cached_property
     def protocol(self) -> str:
         """The protocol whose settings a model takes; of a transfer that of the trained dataset."""
-        return transfer.native(self.params) if self.step == "transfer" else self.step
+        if self.step != "transfer":
+            return self.step
+        from stlib.transfer import native
+
+        return native(self.params)
 
     @property
     def folds(self) -> list[Fold]:
         """Who may look at what."""
         if self.step != "transfer":
             return folds(self.params, self.step, self.setting)
+        from stlib.transfer import transfer_folds
+
         trained = [load_params(name) for name in sized(self.dataset)]
-        return transfer.transfer_folds(trained, load_params(self.to), self.setting)
+        return transfer_folds(trained, load_params(self.to), self.setting)
 
     @property
     def shared(self) -> bool:
@@ -241,7 +249,7 @@ class Run:
 
         return config_of(self.params, self.model, self.protocol)
 
-    def train(self) -> tuple[Predictions, pd.DataFrame]:
+    def train(self) -> "tuple[Predictions, pd.DataFrame]":
         """Train and predict every fold; a run that stands is read, not repeated.
 
         Returns
@@ -251,6 +259,9 @@ class Run:
         pandas.DataFrame
             One row per fold, stage and epoch: loss, validation error, seconds.
         """
+        import pandas as pd
+
+        from stlib.predictions import concatenate, load_predictions
         from stlib.train import train_fold
 
         if self.complete():
@@ -281,8 +292,11 @@ class Run:
             for fold in self.folds
         ]
 
-    def save(self, predictions: Predictions, history: pd.DataFrame) -> Path:
+    def save(self, predictions: "Predictions", history: "pd.DataFrame") -> Path:
         """Write predictions, history and record of a model's run, in this order; one that stands is kept."""
+        from stlib.predictions import save_predictions
+        from stlib.scales import brought
+
         if self.complete():
             return self.record
         about = {"protocol": self.step, "dataset": self.dataset, "model": self.model, "setting": self.setting}
@@ -292,7 +306,7 @@ class Run:
             history.to_csv(temporary, index=False)
         found = {"train_seconds": round(float(history["seconds"].sum()), 1) if len(history) else 0.0}
         if self.to:
-            found |= {"transfer": scales.brought(self.params, load_params(self.to), predictions)}
+            found |= {"transfer": brought(self.params, load_params(self.to), predictions)}
         return self.finish(**found)
 
     def finish(self, **content: Any) -> Path:

@@ -10,9 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from scipy.special import stdtrit
-from statsmodels.stats.multitest import multipletests
 
 
 class Summary(NamedTuple):
@@ -54,7 +52,9 @@ def welch(values: pd.Series, other: pd.Series) -> float:
     one, two = values.dropna(), other.dropna()
     if min(len(one), len(two)) < 2:
         return float("nan")
-    return float(stats.ttest_ind(one, two, equal_var=False).pvalue)
+    from scipy.stats import ttest_ind  # a second: only for who tests
+
+    return float(ttest_ind(one, two, equal_var=False).pvalue)
 
 
 def paired(difference: pd.Series) -> float:
@@ -70,7 +70,9 @@ def paired(difference: pd.Series) -> float:
     values = difference.dropna()
     if len(values) < 2 or np.ptp(values) == 0:
         return float("nan")
-    return float(stats.ttest_1samp(values, 0).pvalue)
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(values, 0).pvalue)
 
 
 FLIPS = 2**16  # sign patterns that are counted: all of them up to 16 patients, else as many at random
@@ -135,6 +137,8 @@ def _corrected(p: pd.Series, method: str) -> pd.Series:
     tested = p.dropna()
     if tested.empty:
         return p
+    from statsmodels.stats.multitest import multipletests
+
     return p.where(
         p.isna(), pd.Series(multipletests(tested, method=method)[1], tested.index).reindex(p.index)
     )

@@ -106,8 +106,29 @@ def test_seed_setting_and_model_make_different_runs():
     assert len(recipes) == 8
 
 
+def imported(modules):
+    code = f"import sys, {modules}; print(*sys.modules)"
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+
+
 def test_training_imports_no_heavy_library():
-    heavy = {"anndata", "scanpy", "openslide", "papermill", "SimpleITK"}
-    code = "import sys, stlib.train, stlib.models.asign, stlib.models.stnet; print(*sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "torch" in found.split() and not heavy & set(found.split())
+    heavy = {
+        "anndata",
+        "scanpy",
+        "openslide",
+        "papermill",
+        "SimpleITK",
+        "sklearn",
+        "scipy.stats",
+        "statsmodels",
+    }
+    found = imported("stlib.train, stlib.models.asign, stlib.models.stnet, stlib.models.smooth_ridge")
+    assert "torch" in found and not heavy & found
+
+
+def test_what_asks_whether_a_run_stands_imports_no_numbers():
+    assert not {"numpy", "pandas", "torch", "papermill"} & imported("stlib.results, stlib.execute")

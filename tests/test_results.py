@@ -71,7 +71,7 @@ def test_a_record_is_whole_or_absent(monkeypatch):
 )
 def test_the_record_comes_last(monkeypatch):
     run = Run("2d", "toy", "mean")
-    monkeypatch.setattr(results, "save_predictions", lambda *args: 1 / 0)
+    monkeypatch.setattr("stlib.predictions.save_predictions", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run.save(predictions(), HISTORY)
     assert not run.record.exists()
