@@ -72,6 +72,21 @@ def test_gradients_reach_weights_and_stay_finite():
     torch.testing.assert_close(weight.grad, torch.tensor([-1.5, 1.5, 0.0]))
 
 
+def test_gradients_are_those_of_the_sums():
+    generator = torch.Generator().manual_seed(0)
+    edges, known = torch.randint(9, (2, 40), generator=generator), torch.arange(9) < 3
+    weight = torch.rand(40, generator=generator, dtype=torch.float64).requires_grad_()
+    labels = torch.randn(9, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w, y: propagate(y, known, edges, w, 3), (weight, labels))
+
+
+def test_under_autocast_sums_are_as_exact_as_labels():
+    labels = torch.where(KNOWN[:, None], torch.tensor([[1.0001]]), NAN)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = propagate(labels, KNOWN, CHAIN, ONES, 2)
+    assert found.dtype == torch.float32 and found[1:3].ravel().tolist() == [labels[0].item()] * 2
+
+
 def test_nodes_that_no_path_joins_are_counted():
     assert unreached(KNOWN, CHAIN) == 1
     assert unreached(KNOWN, CHAIN[:, :0]) == 3
