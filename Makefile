@@ -48,7 +48,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "environment: .venv from requirements.lock"
 	@python3.11 -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	@.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@.venv/bin/uv pip sync --quiet --python $(PY) --compile-bytecode --require-hashes requirements.lock
 	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --editable .
 	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "Python 3 (stlib)" \
 	  --env PYTHONWARNINGS "$(SAID_BY_OTHERS)" > /dev/null 2>&1
