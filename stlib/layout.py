@@ -208,14 +208,17 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
             "them, and the standard deviation of the table's number between them stands in brackets."
         )
     partly = found[(found["undefined"] > 0) & (found["undefined"] < 1)]
+    whose: dict[tuple[str, str], list[str]] = {}  # (metric, share) -> labels of rows
     for (label, name), row in partly.groupby(["label", "metric"], sort=False):
         share = ", ".join(
             f"{value:.1%} ({place})" for place, value in zip(places[row.index], row["undefined"], strict=True)
         )
-        said.append(
-            f"{label}: {share} of the correlations of {metrics.find(name).label} are undefined, one "
-            "side being constant."
-        )
+        whose.setdefault((name, share), []).append(label)
+    said += [
+        f"{share} of the correlations of {metrics.find(name).label} are undefined, one side being constant: "
+        f"{', '.join(labels)}."
+        for (name, share), labels in whose.items()
+    ]
     if (found["mean"].isna()).any():
         said.append(
             "undefined: the prediction is constant within every section, so no correlation across "
