@@ -260,7 +260,7 @@ def read_params(path: Path, size: str = "") -> Params:
     """Read one params file at one of its sizes, if it declares any; see `load_params`.
 
     What stands under ``sizes: {<size>: ...}`` takes the place of the same keys of the file, and what stands
-    in the file takes the place of the same keys of the one that it is ``like``.
+    in the file takes the place of the same keys of the one that it is ``like``; `overrides` method by method.
     """
     where = f"params/{path.name}"
     content = content_of(path)
@@ -273,7 +273,8 @@ def read_params(path: Path, size: str = "") -> Params:
             + (f"{path.stem}@{sorted(sizes)[0]}" if sizes else path.stem)
         )
     if size:
-        content |= keyed(sizes[size], f"{where}: sizes.{size}") | {"name": f"{content.get('name')}@{size}"}
+        own = keyed(sizes[size], f"{where}: sizes.{size}")
+        content = _over(content, own) | {"name": f"{content.get('name')}@{size}"}
     return parse(Params, content, where)
 
 
@@ -295,7 +296,14 @@ def content_of(path: Path) -> dict[str, Any]:
             f"{where}: like names a dataset that says all about itself; found '{like}', which is like "
             f"'{content['like']}'. Name that one"
         )
-    return content | own
+    return _over(content, own)
+
+
+def _over(content: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Lay keys over the same ones of another; in `overrides` a method that is not named keeps its own."""
+    both = [each.get("overrides") for each in (content, own)]
+    merged = {"overrides": both[0] | both[1]} if all(isinstance(each, dict) for each in both) else {}
+    return content | own | merged
 
 
 def files_of(dataset: str) -> list[Path]:

@@ -158,6 +158,12 @@ def test_a_dataset_like_another_says_only_what_differs(alike):
     assert files_of("toy") == [alike / "toy.yaml"]
 
 
+def test_settings_of_one_method_leave_those_of_others(alike):
+    own = {"overrides": {"ridge": {"frozen": "stain"}}}
+    (alike / "small.yaml").write_text(yaml.safe_dump({"name": "small", "like": "toy"} | own))
+    assert load_params("small").overrides == load_params("toy").overrides | own["overrides"]
+
+
 def test_a_dataset_like_one_that_is_not_there_or_is_like_another_is_refused(alike):
     (alike / "far.yaml").write_text(yaml.safe_dump({"name": "far", "like": "smal"}))
     with pytest.raises(FileNotFoundError, match=r"far.yaml: like names 'smal'.*nearest: 'small'"):
