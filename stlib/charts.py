@@ -5,6 +5,7 @@ own colour, see `stlib.plots`; a control is grey and hollow.
 """
 
 from collections.abc import Iterator
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from matplotlib.lines import Line2D
 from stlib import metrics
 from stlib.plots import GREY, colour
 from stlib.tables import PLACE
+
+WIDE = 20  # letters of the name of a metric in one line
 
 
 def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
@@ -84,7 +87,8 @@ def _label(ax: Axes, ticks: list[float], labels: list[str], bold: list[str]) -> 
 def _named(ax: Axes, name: str) -> Axes:
     """Write the name of a metric under the axis, and which way is better."""
     metric = metrics.find(name)
-    label = metric.label.replace(", ", ",\n")  # two lines: several panels stand side by side
+    # several panels stand side by side
+    label = "\n".join(fill(line, WIDE) for line in metric.label.replace(", ", ",\n").splitlines())
     ax.set_xlabel(f"{label}\n({'higher' if metric.higher_is_better else 'lower'} is better)")
     ax.grid(axis="x")
     return ax

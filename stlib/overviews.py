@@ -104,8 +104,9 @@ def ablations(found: pd.DataFrame, names: Sequence[str]) -> Figure:
         ),
         Line2D([], [], marker="o", color=GREY, mfc="white", lw=1.8, ms=4, label="unclear"),
         Line2D([], [], marker="o", color=GREY, ls="none", ms=2, mew=0, label="a patient"),
-        Line2D([], [], color=BLUE, lw=0.9, label="95 % over seeds"),
     ]
+    if once["seed_low"].notna().any():
+        handles.append(Line2D([], [], color=BLUE, lw=0.9, label="95 % over seeds"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -50,6 +50,12 @@ def test_dots_stand_at_the_means_and_crosses_at_the_reported_values(found, ax):
     assert list(best.get_xdata()) == [0.4, 0.4]
 
 
+def test_names_of_metrics_leave_room_for_each_other(found, ax):
+    charts.dot_plot(found.assign(metric="pcc_per_gene_pooled_quartile"), ax)
+    lines = ["PCC per gene,", "pooled (first", "quartile)", "(higher is better)"]
+    assert ax.get_xlabel().splitlines() == lines
+
+
 def test_a_row_without_a_value_says_so(found, ax):
     charts.dot_plot(found, ax)
     assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("undefined", 1)]

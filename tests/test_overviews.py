@@ -55,8 +55,11 @@ def test_an_ablation_of_two_tables_is_drawn_once():
     line = {"metric": "mse", "mean": 0.2, "low": 0.1, "high": 0.3, "seed_low": 0.15, "seed_high": 0.25}
     line |= {"patients": np.array([0.1, 0.3]), "verdict": "worse", "model": "asign@no_cli", "size": ""}
     found = pd.DataFrame([line | {"group": f"ASIGN Table {n}", "label": f"of {n}"} for n in ("III", "IV")])
-    (ax,) = overviews.ablations(found, ["mse"]).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Table III", "of III"]
+    figure = overviews.ablations(found, ["mse"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Table III", "of III"]
+    assert figure.legends[0].get_texts()[-1].get_text() == "95 % over seeds"
+    one = overviews.ablations(found.assign(seed_low=np.nan, seed_high=np.nan), ["mse"])  # was trained once
+    assert one.legends[0].get_texts()[-1].get_text() == "a patient"
 
 
 def test_a_profile_has_a_bar_and_a_number_per_patient():
