@@ -24,7 +24,7 @@ from stlib.sections import Section
 from stlib.slide import Slide
 from stlib.visium import is_hexagonal
 
-SAME = 0.5  # share of locations with the very counts of another section's, beyond which it is that section
+SAME = 0.5  # of the spots, with the very counts of a section's, beyond which they are of that section
 
 
 def measured_spots(params: Params, new: NewSlide, slide: Path, path: Path, training: Section) -> Section:
@@ -128,8 +128,13 @@ def recognised(params: Params, new: NewSlide, spots: Section, sections: Mapping[
         if not genes:
             continue
         weights = np.random.default_rng(0).integers(1, 2**40, len(genes))  # a row's sum is as good as the row
-        here, there = (one.counts[:, one.columns(genes)] @ weights for one in (spots, section))
-        here, there = here[here > 0], there[there > 0]
-        if max(np.isin(here, there).sum() / len(spots), np.isin(there, here).sum() / len(section)) > SAME:
+        here, there = (_once(one.counts[:, one.columns(genes)] @ weights) for one in (spots, section))
+        if len(np.intersect1d(here, there)) > SAME * min(len(spots), len(section)):
             return replace(new, shows=name, patient=params.patient_of[name])
     return new
+
+
+def _once(values: np.ndarray) -> np.ndarray:
+    """Return the values that occur once: only those tell a row from all others."""
+    found, number = np.unique(values, return_counts=True)
+    return found[number == 1]
