@@ -16,6 +16,7 @@ SEED    ?= 0#         of `make train` and `make predict`
 SLIDE   ?=#           of `make predict`: the file of a slide; empty: the first one of DATASET
 UM_PER_PX ?=#         of `make predict` and `make params`: scale of slides, where files do not tell
 KNOWN   ?=#           of `make predict`: a measured section of the same block, whose expression is carried over
+SPOTS   ?=#           of `make predict`: what was measured on the slide, to be scored: an .h5ad, or outs of Space Ranger
 FOLDER  ?=#           of `make params`: a folder of your sections
 NAME    ?=#           of `make params`: what to call the dataset; empty: as the folder
 CORES   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
@@ -116,7 +117,7 @@ runs/cost/%/run.json: build/12_cost.ipynb runs/registration/$$(firstword $$(subs
 	$(call execute,-r dataset $(word 1,$(words)) -r table $(word 2,$(words)))
 # the stem is <dataset>/<model>/strict-s<seed>; the model is trained once, each slide is predicted anew
 runs/slides/%/run.json: build/11_your_slides.ipynb runs/$(if $(KNOWN),registration,preprocessing)/$$(firstword $$(subst /, ,$$*))/run.json FORCE
-	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)" -r known "$(KNOWN)")
+	@$(call papermill,-r dataset $(word 1,$(words)) -r model $(word 2,$(words)) -p seed $(SEED) -r slide "$(SLIDE)" -r um_per_px "$(UM_PER_PX)" -r known "$(KNOWN)" -r spots "$(SPOTS)")
 runs/audit/%/run.json: build/10_audit.ipynb params/%.yaml $(if $(DATA),,runs/data/%/run.json) FORCE
 	@$(call papermill,-r dataset $* -r data "$(DATA)" -r missing "$(or $(MISSING),refuse)")
 
@@ -144,7 +145,7 @@ audit:  ## constants and flaws of released code, from counts alone (DATASET=her2
 rendered: $(READY)  ## the executed toy notebooks that people browse
 	@$(MAKE) reproduce-table1 runs/tour/toy/run.json runs/audit/toy/run.json DATASET=toy > /dev/null
 	@$(MAKE) train DATASET=toy_hd@16um PROTOCOL=hd MODEL=magnet > /dev/null
-	@$(MAKE) predict DATASET=toy MODEL=asign SLIDE= KNOWN= > /dev/null
+	@$(MAKE) predict DATASET=toy MODEL=asign SLIDE= KNOWN= SPOTS= > /dev/null
 	@$(MAKE) train DATASET=toy_hd@100um TO=toy_hd@16um PROTOCOL=transfer MODEL=pixnet > /dev/null
 	@$(PY) -m stlib.rendered
 

@@ -1,24 +1,26 @@
 # %% [markdown]
-# # 11 Your slides: a trained model on a slide of which nothing was measured
+# # 11 Your slides: a trained model on a slide that is in no dataset
 #
 # **Question.** What does a model say of my own slide, and may I believe it?
 #
-# **In:** the prepared sections of a dataset, which train the model; one slide, and its um per px. **Out:**
-# predictions as `.h5ad` for scanpy and squidpy, maps of genes in `figures/<dataset>/`; of bins also all of
-# the slide as Zarr. **Time:** that of one training, once; then about a minute a slide on the toy.
+# **In:** the prepared sections of a dataset, which train the model; one slide, and its um per px; the spots
+# that were measured on it, if any were. **Out:** predictions as `.h5ad` for scanpy and squidpy, and what was
+# measured beside them; maps of genes in `figures/<dataset>/`; of bins also all of the slide as Zarr.
+# **Time:** that of one training, once; then about a minute a slide on the toy.
 
 # %%
 from pathlib import Path
 
 from IPython.display import display
 
-from stlib import figures, metrics, paths, show, slide_maps, slide_predictions
+from stlib import figures, metrics, paths, show, slide_maps, slide_predictions, slide_scores
 from stlib.cell import parameters
 from stlib.checkpoint import state_hash
 from stlib.genemaps import write_maps
+from stlib.measured import measured_spots, recognised
 from stlib.new_slide import adopt, beside, known_section, locations, sampled, scale_of, training_scale
 from stlib.results import Run
-from stlib.sections import load_sections
+from stlib.sections import content_hash, load_sections
 from stlib.splits import whole
 from stlib.task import Task, feed_of
 from stlib.train import learn, predict
@@ -29,6 +31,7 @@ model: str = "asign"  # a file in stlib/models/, with @variant if wanted
 slide: str = ""       # file of the slide; empty: the dataset's first one, whose patient is then left out
 um_per_px: str = ""   # scale of the slide, a number; empty: as the tags of the file say
 known: str = ""       # a measured section of the same block, whose expression the model is shown
+spots: str = ""       # what was measured on the slide: an .h5ad, or outs of Space Ranger; it is scored
 seed: int = 0         # of weights, order of batches and augmentation
 
 # %%
@@ -42,7 +45,8 @@ display(show.settings(params, run))
 # ## The slide, at the scale of the training sections
 #
 # Patches are measured in pixels, so the model knows one um per px. A slide of another scale is rewritten, one
-# of unknown scale is refused: a guess would show in every number and in no error.
+# of unknown scale is refused: a guess would show in every number and in no error. Predicted are the spots
+# that were measured (`spots`), or else an array of places, laid over the tissue.
 
 # %%
 training = load_sections(params, params.with_slide)
@@ -50,12 +54,20 @@ file = Path(p.slide) if p.slide else paths.slide_file(params.name, params.with_s
 found = scale_of(file, p.um_per_px)
 wanted = training_scale(training)
 new = adopt(params, file, found, wanted)
-every = locations(params, new, training[params.with_slide[0]])
+like = training[params.with_slide[0]]
+if p.spots:
+    every = measured_spots(params, new, file, Path(p.spots), like)
+    new = recognised(params, new, every, load_sections(params, params.patient_of))
+else:
+    every = locations(params, new, like)
 section = sampled(params, every)
 
 # %% tags=["nbval-check-output"]
 print(f"{file.name}: {found.round(4).tolist()} um per px; the model is trained at {wanted:.4g}")
-print(f"{len(every)} locations of {every.size_um:g} um, {every.pitch_um:g} um apart, lie on tissue")
+if p.spots:
+    print(f"{len(every)} spots were measured, {every.facts['on_tissue']:.0%} of them on tissue")
+else:
+    print(f"{len(every)} locations of {every.size_um:g} um, {every.pitch_um:g} um apart, lie on tissue")
 print(f"{len(section)} of them are predicted as a table")
 
 # %% [markdown]
@@ -84,7 +96,9 @@ print(f"left out, because the slide shows it: patient {new.patient}" if new.pati
 # %%
 measured = Run(protocol, p.dataset, p.model, seed=p.seed)
 task = Task(params, fold, p.model, protocol, p.seed, run.folder / "checkpoints" / protocol, measured.recipe)
-trained, history, fabric = learn(task, feed_of(task))
+fed = feed_of(task)
+genes = slide_scores.measured_genes(section, fed.panel, Path(p.spots)) if p.spots else fed.panel
+trained, history, fabric = learn(task, fed)
 display(figures.training({run: history.assign(fold=fold.name)}))
 
 # %% [markdown]
@@ -115,20 +129,36 @@ for likeness in alike:
 # %%
 feed = feed_of(task, (section,), aligned)
 values = predict(trained, feed, (*shown_to_it, section.name), shown_to_it, fabric)[section.name]
-name = "-".join([new.title, p.model, *shown_to_it])
+name = "-".join([new.title, p.model, *shown_to_it, *(["spots"] if p.spots else [])])
 weights = state_hash(trained)
 about = {
     "model": p.model, "protocol": protocol, "trained_on": list(learned), "seed": p.seed,
     "weights": weights, "shown": list(shown_to_it), "likeness": [str(likeness) for likeness in alike],
 }  # fmt: skip
 table = slide_predictions.as_table(params, new, section, feed.panel, values, about)
-shown = [gene for gene in params.showcase if gene in feed.panel] or feed.panel[:2]
-mapped = {gene: values[:, feed.panel.index(gene)] for gene in shown}
-drawn = {name: slide_maps.over_slide(params, section, mapped)}
-display(drawn[name])
+
+# %% [markdown]
+# Where spots were measured, the model is scored on this slide: it never saw their counts. The constants
+# beside it, the mean over the training and that of the known section, say what a number is worth. One slide
+# is one patient, so that there is no spread. Where genes of the panel were not measured, both sides are
+# proportions within the others.
 
 # %% tags=["nbval-check-output"]
+if p.spots:
+    lacking = " ".join(gene for gene in feed.panel if gene not in genes) or "none"
+    print(f"{len(genes)} of the panel's {len(feed.panel)} genes were measured; lacking: {lacking}")
+    held = {p.model: values} | slide_scores.constants(task, section, aligned, shown_to_it)
+    compared = {one: slide_scores.beside(section, feed.panel, genes, said) for one, said in held.items()}
+    print(show.scores({one: metrics.overview(both) for one, both in compared.items()}))
+    slide_scores.write_beside(table, compared[p.model])
 print(table)
+
+# %%
+shown = [gene for gene in params.showcase if gene in genes] or genes[:2]
+predicted = table.to_df("predicted" if p.spots else None)[shown]
+truth = table.to_df("measured")[shown] if p.spots else None
+drawn = {name: slide_maps.over_slide(params, section, predicted, truth)}
+display(drawn[name])
 
 # %% [markdown]
 # ## All of the slide
@@ -138,7 +168,8 @@ print(table)
 
 # %%
 if params.sample is not None:
-    target = run.folder / f"{new.section}-{weights[:8]}.zarr"  # of this slide, by this model
+    places = content_hash(every)[:8]
+    target = run.folder / f"{new.section}-{places}-{weights[:8]}.zarr"  # of this slide, by this model
     store = slide_predictions.predict_whole(trained, params, every, section, target)
     print(target.relative_to(paths.OUT))
     drawn[f"{name}-whole"] = slide_maps.whole(params, every, store, shown)
@@ -153,7 +184,8 @@ if trained.UNIT == "window":
 #
 # - `scanpy.pl.spatial(adata, color=gene)` draws the table; places are pixels of the slide as it came.
 # - Values are log proportions within the panel, `uns["about"]` says of which model and training.
-# - Nothing here was scored: what the model is worth was measured on other patients, not on this slide.
+# - With `spots` the layers `measured` and `predicted` stand beside each other; scores are of this slide.
+# - Without, nothing here was scored: what the model is worth was measured on other patients.
 
 # %%
 print(slide_predictions.write_table(run.folder / f"{name}.h5ad", table).relative_to(paths.OUT))

@@ -46,10 +46,13 @@ def read_annotated(path: Path) -> Table:
         raise refuse('obsm["spatial"] holds the centres of spots in level-0 px', [*table.obsm], "Add it")
     position = np.asarray(table.obsm["spatial"], float)[:, :2]
     counts = table.layers["counts"] if "counts" in table.layers else table.X
+    if counts is None:
+        raise refuse('raw counts stand in X or layers["counts"]', "neither", "Add them")
     counts = sparse.csr_matrix(counts)
-    if counts.nnz and ((counts.data < 0).any() or (counts.data % 1 != 0).any()):
+    wrong = counts.data[(counts.data < 0) | (counts.data % 1 != 0)]
+    if len(wrong):
         raise refuse(
-            "counts are whole numbers from 0 up", f"values such as {counts.data[counts.data % 1 != 0][:2]}",
+            "counts are whole numbers from 0 up", f"values such as {wrong[:2]}",
             'Write raw counts into layers["counts"], before any normalisation',
         )  # fmt: skip
     genes = np.array([VERSION.sub(r"\1", str(name)) for name in table.var_names])

@@ -25,6 +25,7 @@ class Parameters(Record):
     slide: str = ""
     um_per_px: str = ""
     known: str = ""
+    spots: str = ""
 
 
 def parameters(cell: dict[str, Any], notebook: str) -> Parameters:

@@ -49,14 +49,15 @@ class NewSlide:
         Scale of the slide as it came, along x and y (2,).
     px
         Its px per px of the copy (2,).
-    patient
-        The training patient that it shows; empty: none, by the content of the file.
+    shows, patient
+        The section of the dataset that it shows, and of whom that is; empty: none.
     """
 
     title: str
     section: str
     um_per_px: np.ndarray
     px: np.ndarray
+    shows: str
     patient: str
 
 
@@ -158,7 +159,8 @@ def adopt(params: Params, slide: Path, um_per_px: np.ndarray, wanted: float) -> 
             px = copy_at_scale(slide, path, um_per_px, scale)
             seal(paths.write_text(stamp, json.dumps({"px": px.tolist()})))
     px = np.array(json.loads(stamp.read_text())["px"])
-    return NewSlide(slide.stem, section, um_per_px, px, _patient(params, content))
+    shows = _shown(params, content)
+    return NewSlide(slide.stem, section, um_per_px, px, shows, params.patient_of.get(shows, ""))
 
 
 def locations(params: Params, new: NewSlide, training: Section) -> Section:
@@ -237,6 +239,11 @@ def known_section(params: Params, name: str, new: NewSlide) -> str:
         raise ValueError(
             f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}' (nearest: {close})"
         )
+    if name == new.shows:
+        raise ValueError(
+            f"KNOWN is a measured neighbour of the slide, found '{name}', which the slide itself shows. "
+            "Leave it out: SPOTS are what was measured on the slide, to be scored, not to be shown"
+        )
     patient = params.patient_of[name]
     if new.patient and (new.patient != patient or params.known.get(patient) != name):
         fits = params.known.get(new.patient, "none")
@@ -256,10 +263,10 @@ def sampled(params: Params, section: Section) -> Section:
     return replace(section, **kept)
 
 
-def _patient(params: Params, content: str) -> str:
-    """Return the patient of the dataset whose slide has this content, as raw or as prepared file."""
+def _shown(params: Params, content: str) -> str:
+    """Return the section of the dataset whose slide has this content, as raw or as prepared file."""
     manifest = json.loads((paths.processed(params.name) / "manifest.json").read_text())
     for name in params.with_slide:
         if content in (manifest[name]["tif"], sealed(paths.slide_file(params.name, name))):
-            return params.patient_of[name]
+            return name
     return ""

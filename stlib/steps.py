@@ -23,7 +23,7 @@ CONTROLS = {
 }
 CALLED = {  # step -> modules, besides those of models and readers
     **dict.fromkeys(CONTROLS, ["stlib.train"]),
-    "slides": ["stlib.slide_predictions", "stlib.train"],
+    "slides": ["stlib.measured", "stlib.slide_predictions", "stlib.slide_scores", "stlib.train"],
     "cost": ["stlib.cost"],
     "tour": ["stlib.train", "stlib.metrics", *(f"stlib.models.{name}" for name in CONTROLS["3d"])],
     "data": ["stlib.datasets"],

@@ -10,7 +10,7 @@ from PIL import Image
 
 from stlib import paths
 from stlib.images import tagged_scale
-from stlib.new_slide import _patient, adopt, locations, sampled, scale_of, training_scale
+from stlib.new_slide import _shown, adopt, locations, sampled, scale_of, training_scale
 from stlib.params import Sample
 from stlib.sampling import draw_squares
 from stlib.slide import Slide, write_pyramid
@@ -117,9 +117,10 @@ def test_a_slide_of_another_told_scale_is_another_copy(house, toy, painted):
 
 def test_a_slide_of_the_dataset_is_recognised(house, toy):
     manifest = json.loads((paths.processed("toy") / "manifest.json").read_text())
-    assert _patient(toy, manifest["P3-2"]["tif"]) == "P3" and _patient(toy, "no such") == ""  # the raw file
+    assert _shown(toy, manifest["P3-2"]["tif"]) == "P3-2" and _shown(toy, "no such") == ""  # the raw file
     file = paths.slide_file("toy", "P2-1")
-    assert adopt(toy, file, np.array([2.0, 2.0]), 2.0).patient == "P2"
+    new = adopt(toy, file, np.array([2.0, 2.0]), 2.0)
+    assert (new.shows, new.patient) == ("P2-1", "P2")
 
 
 def test_nothing_is_measured_at_its_locations(house, toy, toy_sections, painted):

@@ -4,7 +4,9 @@ import ast
 import json
 import re
 
+import anndata
 import jupytext
+import lab
 import nbformat
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from bs4 import BeautifulSoup
 
 from stlib import paths, report
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
+from stlib.metrics import pcc_per_gene
 from stlib.predictions import Predictions
 from stlib.rendered import FOLDER
 from stlib.results import Run
@@ -103,11 +106,28 @@ def test_a_rendered_copy_holds_the_source_and_was_run(path):
 
 
 @pytest.fixture
-def predicted(toy, toy_sections, tmp_path, monkeypatch):
-    """A folder with made predictions of every run of Table 1: the truth under noise."""
+def out(tmp_path, monkeypatch):
+    """A folder for runs, results and figures, here and in notebooks."""
     for name in ("OUT", "RUNS", "RESULTS", "FIGURES"):
         monkeypatch.setattr(paths, name, tmp_path / ("" if name == "OUT" else name.lower()))
     monkeypatch.setenv("STLIB_OUT", str(tmp_path))
+    return tmp_path
+
+
+def execute(run, **parameters):
+    """Execute the notebook of a run as it stands in notebooks/; return its cells."""
+    notebook = jupytext.read(paths.NOTEBOOKS / f"{NOTEBOOK[run.step]}.py")
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "python3"}
+    run.folder.mkdir(parents=True)
+    nbformat.write(notebook, run.folder / "source.ipynb")
+    done = papermill.execute_notebook(run.folder / "source.ipynb", None, parameters, progress_bar=False)
+    assert run.complete()
+    return done.cells
+
+
+@pytest.fixture
+def predicted(toy, toy_sections, out):
+    """A folder with made predictions of every run of Table 1: the truth under noise."""
     panel, rng = top_mean_panel(toy_sections.values(), toy.panel.size), np.random.default_rng(0)
     truth = np.concatenate([log_proportion(panel_counts(one, panel)) for one in toy_sections.values()])
     rows = []
@@ -124,23 +144,41 @@ def predicted(toy, toy_sections, tmp_path, monkeypatch):
             member.save(Predictions(truth + noise, truth, np.array(panel), obs), history)
         if Run(*key).shared:
             Run(*key).finish()
-    return tmp_path
+    return out
 
 
 def test_tables_and_figures_need_nothing_but_predictions(predicted):
     """08 and 09 are not re-run from trainings, which take minutes: here they run on made predictions."""
     for step, model in (("tables", "table1"), ("figures", "")):
-        run = Run(step, "toy", model)
-        notebook = jupytext.read(paths.NOTEBOOKS / f"{NOTEBOOK[step]}.py")
-        notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "python3"}
-        run.folder.mkdir(parents=True)
-        nbformat.write(notebook, run.folder / "source.ipynb")
-        papermill.execute_notebook(run.folder / "source.ipynb", None, progress_bar=False)
-        assert run.complete()
+        execute(Run(step, "toy", model))
     for suffix in ("md", "csv", "tex", "html"):
         assert (predicted / "results" / "toy" / f"table1.{suffix}").stat().st_size > 1000
     assert {path.suffix for path in (predicted / "figures" / "toy").iterdir()} == {".png", ".csv"}
     page_of_the_report(predicted)
+
+
+def test_a_slide_with_measured_spots_is_scored_beside_the_mean(toy, toy_sections, out):
+    """11 is browsed without spots: here it has those of the toy's first section, of half its genes."""
+    section, run = toy_sections["P1-1"], Run("slides", "toy", "ridge")
+    table = lab.adata(section)[:, ::2]
+    table.write_h5ad(out / "mine.h5ad")
+    cells = execute(run, model="ridge", spots=str(out / "mine.h5ad"))
+    (page,) = (text for text in map(printed, cells) if "genes were measured" in text)
+    assert f"patient new {toy.with_slide[0]}" in page and re.search(r"^mean +undefined", page, re.MULTILINE)
+    found = anndata.read_h5ad(run.folder / "P1-1-ridge-spots.h5ad")
+    kept = [gene for gene in found.var_names if gene in set(table.var_names)]
+    assert page.startswith(f"{len(kept)} of the panel's 50 genes") and 0 < len(kept) < 50
+    np.testing.assert_allclose(
+        found[:, kept].layers["measured"], log_proportion(panel_counts(section, kept)), atol=1e-5
+    )
+    scored = pcc_per_gene(found[:, kept].layers["predicted"], found[:, kept].layers["measured"]).mean()
+    assert re.search(rf"^ridge +{scored:.2f} ", page, re.MULTILINE) and scored > 0.2
+    assert (out / "figures" / "toy" / "slides" / "P1-1-ridge-spots.png").stat().st_size > 1000
+
+
+def printed(cell):
+    """Return what a cell printed."""
+    return "".join(output.text for output in cell.get("outputs", []) if output.get("name") == "stdout")
 
 
 def page_of_the_report(folder):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -21,7 +22,7 @@ from stlib.train import learn, predict
 @pytest.fixture(scope="module")
 def own(toy, toy_sections):
     """P1-1 as if it were new, at half the px of the file it came from."""
-    new = NewSlide("mine", "P1-1", np.array([1.0, 1.0]), np.array([2.0, 2.0]), "")
+    new = NewSlide("mine", "P1-1", np.array([1.0, 1.0]), np.array([2.0, 2.0]), "", "")
     return new, toy_sections["P1-1"]
 
 
@@ -60,7 +61,7 @@ def test_it_is_written_and_scanpy_draws_it(table, tmp_path):
 def test_locations_and_genes_lie_over_the_slide(toy, own):
     _, section = own
     values = np.arange(len(section), dtype=float)
-    figure = slide_maps.over_slide(toy, section, {"A": values, "B": -values})
+    figure = slide_maps.over_slide(toy, section, pd.DataFrame({"A": values, "B": -values}))
     titles = [ax.get_title() for ax in figure.axes[:3]]
     assert titles == [f"{len(section)} locations on tissue", "A, predicted", "B, predicted"]
     np.testing.assert_array_equal(figure.axes[1].collections[0].get_array(), values)
@@ -169,6 +170,23 @@ def test_a_neighbour_that_is_not_of_the_block_is_reported(toy, toy_sections):
 def test_a_section_that_cannot_be_shown_is_refused(toy, own, name, patient, message):
     with pytest.raises(ValueError, match=message):
         known_section(toy, name, replace(own[0], patient=patient))
+
+
+def test_a_slide_is_not_its_own_neighbour(toy, own):
+    new = replace(own[0], patient="P1", shows="P1-1")
+    with pytest.raises(
+        ValueError, match="KNOWN is a measured neighbour .* found 'P1-1', which the slide itself"
+    ):
+        known_section(toy, "P1-1", new)
+
+
+def test_places_that_are_no_whole_numbers_stay_so(toy, own):
+    new, section = own
+    values = np.zeros((len(section), 1))
+    table = slide_predictions.as_table(
+        toy, new, replace(section, array=section.array + 0.5), ["A"], values, {}
+    )
+    assert table.obs["array_row"].tolist() == (section.array[:, 1] + 0.5).tolist()
 
 
 def test_any_section_may_be_shown_to_a_slide_that_is_new(toy, own):
