@@ -20,7 +20,8 @@ one protocol for all   `splits` (folds), `task` (one fold, one model), `batch`, 
 methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
 whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
 slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid` (its locations), `likeness`
-                       (to training slides), `slide_predictions` and `slide_maps` (for others to read)
+                       (to training slides), `slide_predictions` and `slide_maps` (for others to read),
+                       `measured` (spots on it), `slide_scores` (what those say of predictions)
 dense maps             `footprints` (what locations cover), `pooling` (their sums), `windows` (to train),
                        `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
