@@ -36,6 +36,8 @@ SMALL, SMALL_BINS = "her2st_small", "toy_hd"  # whose overrides two CPU cores tr
 BINNED_UM_PER_PX = 0.25  # to which the px of `BINNED` belong
 CITING = ("egn", "eggn")
 ALONE = "its exemplars come from other patients than the spot's, and each fold trains on one"
+WEIGHTED = ("pixnet@resnet18", "pixnet@vit", "pixnet@uni", "magnet@uni")  # the encoder makes these variants
+ON_HUB = "it needs weights from a hub"
 STAND_IN = "frozen stain and texture statistics stand in for the papers' encoder"
 LOCATED = ("spot", "sample", "levels")  # each size has its own
 DRAWN = "# sample: how many of a slide are kept, in squares of neighbours; fewer train faster"
@@ -183,7 +185,8 @@ def _draft(found: Found, name: str, folder: Path, patients: dict[str, list[str]]
         "folds": {"hd" if found.sizes else "2d": {"+".join(group): group for group in groups}},
         "training": small["training"],
         "overrides": small["overrides"],
-        "absent": {} if len(patients) > 2 else dict.fromkeys(CITING, ALONE),
+        "absent": ({} if len(patients) > 2 else dict.fromkeys(CITING, ALONE))
+        | (dict.fromkeys(WEIGHTED, ON_HUB) if found.sizes else {}),
         "notes": [STAND_IN, *([KEPT] if found.sizes else [])],
     }  # fmt: skip
 
@@ -253,7 +256,7 @@ def _text(drafts: dict[str, Params], found: Found, read: dict[str, dict[str, Sec
            f"#   3d: {_flow(serial)}"] if serial else []),
         "\n# small networks that two CPU cores train; without `overrides` each method has its paper's size",
         _yaml(training=content["training"], overrides=content["overrides"]),
-        "# method -> why it cannot run on this data; said under tables",
+        "# method -> why it cannot run on this data, or here; said under tables",
         _yaml(absent=content.get("absent", {})),
         "# genes that figures map: CHECK, these two are only the highest",
         _yaml(showcase=genes),
