@@ -119,7 +119,7 @@ def choose_bins(section: Path, spot: Spot) -> BinFolder:
     Parameters
     ----------
     section
-        Its folder.
+        Its folder, with ``binned_outputs`` in it or in its ``outs``.
     spot
         Form, size and pitch of the locations.
 
@@ -142,5 +142,6 @@ def choose_bins(section: Path, spot: Spot) -> BinFolder:
             f"{section}: a location is made of whole bins of {SIDES_UM} um, a pseudo-spot of {PARTS} along "
             f"it; found a {spot.shape} of {spot.size_um} um. Choose another size in the params file"
         )
-    folders = [BinFolder(section / folder_name(side), side) for side in sides]
+    home = section / "outs" if (section / "outs").is_dir() else section
+    folders = [BinFolder(home / folder_name(side), side) for side in sides]
     return next((bins for bins in folders if bins.file("counts").is_file()), folders[0])

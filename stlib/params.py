@@ -145,7 +145,7 @@ class Params(Record):
     folds: dict[Protocol, dict[str, list[str]]]
     training: Training
     overrides: dict[str, dict[str, Any]] = {}
-    absent: dict[str, str] = {}  # method -> why it cannot run on this data; said under tables
+    absent: dict[str, str] = {}  # method, or method@variant -> why it cannot run here; said under tables
     showcase: list[str] = []  # genes that the figures map
     expect: Expect | None = None
     notes: list[str] = []  # reductions against the papers; printed in every caption

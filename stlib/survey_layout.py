@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stlib import paths
 from stlib.annotated import read_annotated
+from stlib.bin_folder import FILES, BinFolder, choose_bins
 from stlib.datasets.folder import neighbour_px
 from stlib.datasets.visium import POSITIONS
 from stlib.new_slide import scale_of
-from stlib.params import Spot
+from stlib.params import Spot, content_of
+from stlib.records import parse
 from stlib.slides_beside import the_slide
 from stlib.visium import is_hexagonal, pitch_of, read_positions
 
@@ -20,6 +23,8 @@ KNOWN = {  # technology -> its locations
     "squares of 128 um, pooled by HEST": Spot(shape="square", size_um=128, pitch_um=128),
 }
 NEAR = 0.05  # of a known pitch
+BINNED = "vumc_hd"  # whose sizes a folder of bins is given, as far as its bins allow them
+TELLS = {"positions": "where bins lie on the slide", "scale": "um per px, and of which image these are"}
 
 
 class Found(NamedTuple):
@@ -31,18 +36,20 @@ class Found(NamedTuple):
     spot: Spot
     um_per_px: float  # of the first section
     remark: str  # how the locations are known
+    sizes: tuple[str, ...] = ()  # of `BINNED` that its bins can be summed into; `spot` is that of the first
 
 
 def layout_of(folder: Path, um_per_px: str = "") -> Found:
     """Tell what lies in a folder.
 
-    ======================================================  ===========
-    found                                                   reader
-    ======================================================  ===========
+    ========================================================  =============
+    found                                                     reader
+    ========================================================  =============
     ``<section>/[outs/]spatial/tissue_positions[_list].csv``  ``visium``
-    ``st/<section>.h5ad``, ``wsis``, ``metadata``           ``hest``
-    ``<section>.h5ad`` or ``<section>.zarr``, and a slide   ``folder``
-    ======================================================  ===========
+    ``<section>/[outs/]binned_outputs``, and a slide          ``visium_hd``
+    ``st/<section>.h5ad``, ``wsis``, ``metadata``             ``hest``
+    ``<section>.h5ad`` or ``<section>.zarr``, and a slide     ``folder``
+    ========================================================  =============
 
     Parameters
     ----------
@@ -53,27 +60,32 @@ def layout_of(folder: Path, um_per_px: str = "") -> Found:
 
     Raises
     ------
+    FileNotFoundError
+        If a slide, or a file that tells where bins lie, is missing.
     ValueError
-        If it is none of them.
+        If it is none of them, or two.
     """
     if {"st", "wsis", "metadata"} <= {path.name for path in folder.iterdir()}:
         return _hest(folder)
-    if _positions(folder) or _positions(folder / "outs"):
+    if any(_positions(home) or _has_bins(home) for home in (folder, folder / "outs")):
         raise ValueError(
             f"{folder}: is one section; name the folder above it, with a folder for each section"
         )
     outs = {name: home for name, home in _outs(folder).items() if _positions(home)}
+    binned = [name for name, home in _outs(folder).items() if _has_bins(home)]
+    if outs and binned:
+        raise ValueError(
+            f"{folder}: sections of one dataset are Visium or Visium HD; found {[*outs]} and {binned}. Make "
+            "a folder for each"
+        )
     if outs:
         return _visium(outs, um_per_px)
+    if binned:
+        return _visium_hd(folder, binned, um_per_px)
     tables = {path.stem: path for path in sorted(folder.glob("*.h5ad"))}
     tables |= {path.stem: path for path in sorted(folder.glob("*.zarr")) if (path / "tables").is_dir()}
     if tables:
         return _plain(folder, tables, um_per_px)
-    if any((home / "binned_outputs").is_dir() for home in [folder, *folder.iterdir()]):
-        raise ValueError(
-            f"{folder}: holds Visium HD (binned_outputs). Its params are not written from a folder: copy "
-            "params/vumc_hd.yaml, and write the names of your sections into it"
-        )
     raise ValueError(
         f"{folder}: a folder holds <section>/outs of Space Ranger with the slide in <section>, "
         "<section>.h5ad and <section>.tif, or HEST's st, wsis and metadata; found "
@@ -112,6 +124,10 @@ def _positions(outs: Path) -> Path | None:
     return next((outs / "spatial" / name for name in POSITIONS if (outs / "spatial" / name).is_file()), None)
 
 
+def _has_bins(outs: Path) -> bool:
+    return (outs / "binned_outputs").is_dir()
+
+
 def _visium(outs: dict[str, Path], um_per_px: str) -> Found:
     name, home = next(iter(outs.items()))
     _, _, array, position = read_positions(_positions(home), hexagonal=False)
@@ -126,6 +142,49 @@ def _visium(outs: dict[str, Path], um_per_px: str) -> Found:
     pitch = scale * float(pitch_of(array, position, hexagonal=False).mean())
     spot, remark = spot_of(pitch, None, name)
     return Found("visium", [*outs], {"lattice": "square"}, spot, scale, f"{remark}, in rows and columns")
+
+
+def _visium_hd(folder: Path, sections: list[str], um_per_px: str) -> Found:
+    if um_per_px:
+        raise ValueError(
+            f"{folder}: bins of Visium HD tell the um per px themselves; found UM_PER_PX={um_per_px}. Leave "
+            "it out"
+        )
+    slides = {name: the_slide(folder / name).name for name in sections}
+    offered = content_of(paths.PARAMS / f"{BINNED}.yaml")["sizes"]
+    spots = {size: parse(Spot, part["spot"], f"params/{BINNED}.yaml") for size, part in offered.items()}
+    bins = {size: [choose_bins(folder / name, spot) for name in sections] for size, spot in spots.items()}
+    counted = {size: [one.file("counts").is_file() for one in chosen] for size, chosen in bins.items()}
+    for name, each in zip(sections, zip(*counted.values(), strict=True), strict=True):
+        if not any(each):
+            raise ValueError(
+                f"{folder / name}: binned_outputs has {FILES['counts']} in square_002um, square_008um or "
+                "square_016um; found none. Copy it whole, as Space Ranger wrote it"
+            )
+    sizes = [size for size in spots if all(counted[size])]
+    remarks = []
+    for size in sizes:
+        for one in bins[size]:
+            _require_place(one)
+        sides = sorted({one.side_um for one in bins[size]})
+        remarks.append(f"{size} from bins of {' and '.join(map(str, sides))} um")
+    if missing := [size for size in spots if size not in sizes]:
+        remarks.append(f"CHECK: no {' and '.join(missing)}, as a section has no bins that are small enough")
+    first = bins[sizes[0]][0]
+    return Found(
+        "visium_hd", sections, {"slides": slides}, spots[sizes[0]], first.um_per_px(first.grid()),
+        f"Visium HD: {', '.join(remarks)}", tuple(sizes),
+    )  # fmt: skip
+
+
+def _require_place(bins: BinFolder) -> None:
+    """Refuse bins without the files that tell where they lie."""
+    for kind, told in TELLS.items():
+        if not bins.file(kind).is_file():
+            raise FileNotFoundError(
+                f"{bins.file(kind)}: tells {told}; found no such file. Copy {bins.folder.name} whole, as "
+                "Space Ranger wrote it"
+            )
 
 
 def _plain(folder: Path, tables: dict[str, Path], um_per_px: str) -> Found:

@@ -248,10 +248,15 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
             if (row.protocol in params.folds or params.kin & row.train.keys())
             and (not row.datasets or params.kin & set(row.datasets))
             and not params.kin & row.absent.keys()
-            and row.model.partition("@")[0] not in params.absent
+            and not _lacking(params, row)
             and row.size in ("", params.size)
         ]
     return rows
+
+
+def _lacking(params: Params, row: Row) -> str:
+    """Return why a dataset does not have a row's method, or the variant of it; empty if it has."""
+    return params.absent.get(row.model) or params.absent.get(row.model.partition("@")[0], "")
 
 
 def costs_for(table: Costs, params: Params) -> list[CostRow]:
@@ -271,7 +276,7 @@ def absences(table: Table | Costs, dataset: str) -> list[str]:
     reasons = [(row, row.absent[name]) for row in table.rows for name in params.kin & row.absent.keys()]
     if isinstance(table, Table):  # a cost is measured without training
         reasons += [
-            (row, params.absent.get(row.model.partition("@")[0]))
+            (row, _lacking(params, row))
             for row in table.rows
             if row.protocol in params.folds and (not row.datasets or params.kin & set(row.datasets))
         ]

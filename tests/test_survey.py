@@ -112,9 +112,6 @@ def test_folders_of_no_layout_are_told_apart(own):
     own.mkdir()
     with pytest.raises(ValueError, match=r"HEST's st, wsis and metadata; found \[\]. Lay it out"):
         layout_of(own)
-    (own / "S1" / "binned_outputs").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds Visium HD .binned_outputs.*params/vumc_hd.yaml"):
-        layout_of(own)
 
 
 def test_one_section_is_not_a_folder_of_sections(own):

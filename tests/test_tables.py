@@ -283,6 +283,18 @@ def test_a_method_may_be_absent_from_a_dataset(table, monkeypatch):
     assert tables.absences(table, "toy") == []  # nothing is said of a protocol without folds
 
 
+def test_a_variant_may_be_absent_alone(monkeypatch):
+    figure = tables.load_table("pixnet_figure4")
+    toy = tables.load_params("toy_hd@16um")
+    changed = toy.model_copy(update={"absent": {"pixnet@wide": "it is too wide"}})
+    monkeypatch.setattr(tables, "load_params", lambda name: changed)
+    shown = [row.model for row in tables.rows_for(figure, "toy_hd@16um")]
+    assert "pixnet" in shown and "pixnet@sum" in shown and "pixnet@wide" not in shown
+    assert tables.absences(figure, "toy_hd@16um")[-1] == (
+        "decoder of one width, hd, is not shown: it is too wide."
+    )
+
+
 def test_a_run_lies_where_results_keeps_it():
     run = tables.Run("3d", "toy", "asign@no_graph", "published", 2)
     kept = results.Run("3d", "toy", "asign@no_graph", "published", 2)

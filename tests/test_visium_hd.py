@@ -153,6 +153,19 @@ def test_locations_are_plain_sums_of_bins_at_their_places(clean, spot):
     np.testing.assert_array_equal(section.size_px, SIZE)
 
 
+def test_bins_may_lie_in_outs_beside_the_slide(clean, tmp_path):
+    write(tmp_path)
+    (tmp_path / "S1/outs").mkdir()
+    (tmp_path / "S1/binned_outputs").rename(tmp_path / "S1/outs/binned_outputs")
+    visium_hd.require(tiny(), tmp_path)
+    found = visium_hd.read(tiny(), tmp_path, "S1")
+    assert content_hash(found) == content_hash(visium_hd.read(tiny(), clean, "S1"))
+
+
+def test_slides_of_a_patient_stand_as_the_params_file_lists_them(clean):
+    assert visium_hd.read(tiny(sections={"K": ["S9", "S1"]}), clean, "S1").layer == 2
+
+
 def test_the_scale_is_that_of_the_json_and_not_the_96_dpi_of_the_slide(clean):
     assert visium_hd.read(tiny(), clean, "S1").um_per_px.tolist() == [0.5, 0.5]
 

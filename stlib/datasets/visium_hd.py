@@ -2,8 +2,9 @@
 
 A section is a folder: ``binned_outputs/square_002um`` (and ``008um``, ``016um``), each with
 ``filtered_feature_bc_matrix.h5``, ``spatial/tissue_positions.parquet`` and
-``spatial/scalefactors_json.json``; beside ``binned_outputs`` the full-resolution slide. The matrix lists bins
-under tissue, in no order of the grid; where a bin lies follows from its name (`stlib.bins`).
+``spatial/scalefactors_json.json``; beside ``binned_outputs``, or beside ``outs`` with it, the full-resolution
+slide. The matrix lists bins under tissue, in no order of the grid; where a bin lies follows from its name
+(`stlib.bins`).
 
 The dataset's `spot` says what a location is: a bin, or a pseudo-spot into which bins are summed. A location
 of which only a part was measured (at the edge of the area or of the tissue) is the sum of that part.
@@ -20,7 +21,7 @@ from stlib.archive import take_members
 from stlib.bin_folder import FILES, HIRES_PX, BinFolder, choose_bins, folder_name
 from stlib.binned import BLOCK, sum_bins, total_counts
 from stlib.bins import centres_um, format_names
-from stlib.datasets import layer, present
+from stlib.datasets import listed, present
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
 from stlib.locations import lay_out, rows_of, tiles, within
@@ -168,7 +169,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     ValueError
         If the files are damaged, contradict each other, or no location is left.
     """
-    options, place_in_stack = _options(params), layer(params, section)
+    options, place_in_stack = _options(params), listed(params, section)
     bins = bins_of(params, folder, section)
     grid = bins.grid()
     um_per_px = bins.um_per_px(grid)
