@@ -176,6 +176,10 @@ class Params(Record):
         """Sections that have a slide: those that are trained on and predicted."""
         return tuple(chain.from_iterable(self.sections.values()))
 
+    def options(self, kind: type[Record]) -> Any:
+        """Return what stands under ``source.options``, as the reader declares it."""
+        return parse(kind, self.source.options, f"params/{self.base}.yaml, source.options")
+
     def twins(self, patient: str) -> list[str]:
         """Return the other patients of the dataset that are the same tissue as one."""
         group = self.same_tissue_group.get(patient)

@@ -14,7 +14,7 @@ from stlib import paths
 from stlib.datasets import layer, present
 from stlib.download import download_unpublished
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section, check_section
 from stlib.visium import check_slide_size
 from stlib.visium_spots import read_spots
@@ -56,11 +56,10 @@ def fetch(params: Params, folder: Path) -> None:
     `require`.
     """
     if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
-        urls = {"counts": params.source.url, "slide": params.source.url}
+        near, apart = params.source.url.rstrip("/"), params.options(Options).positions_url.rstrip("/")
+        urls = {"counts": near, "slide": near, "positions": apart, "scale": apart}
         addresses = {
-            f"{section}/{FILES[kind].format(section)}": "/".join(
-                [urls.get(kind, _options(params).positions_url).rstrip("/"), REMOTE[kind].format(section)]
-            )
+            f"{section}/{FILES[kind].format(section)}": f"{urls[kind]}/{REMOTE[kind].format(section)}"
             for section in params.patient_of
             for kind in FILES
             if kind != "slide" or section in params.with_slide
@@ -109,7 +108,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
-    options, place = _options(params), layer(params, section)
+    options, place = params.options(Options), layer(params, section)
     counted, placed = (_file(params, folder, section, kind) for kind in ("counts", "positions"))
     source = f"{counted.parent}: {counted.name} and {placed.name}"
     spots = read_spots(counted, placed, params.spot.pitch_um)
@@ -136,10 +135,6 @@ def _size_px(params: Params, folder: Path, section: str) -> np.ndarray:
     size_px = np.array(image_size(image(params, folder, section)))
     check_slide_size(size_px, _file(params, folder, section, "scale"))
     return size_px
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
 
 
 def _file(params: Params, folder: Path, section: str, kind: str) -> Path:

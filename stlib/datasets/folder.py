@@ -13,7 +13,7 @@ from stlib.annotated import read_annotated
 from stlib.datasets import present, section_of
 from stlib.graph import knn_graph
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.slides_beside import the_slide
 
@@ -60,7 +60,7 @@ def table(params: Params, folder: Path, section: str) -> Path:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide."""
-    name = _options(params).slides.get(section)
+    name = params.options(Options).slides.get(section)
     return present(params, Path(folder) / name) if name else the_slide(Path(folder), section)
 
 
@@ -85,7 +85,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the scale is unknown or contradicts the spots, or the AnnData does not hold what it must.
     """
-    options, path = _options(params), table(params, folder, section)
+    options, path = params.options(Options), table(params, folder, section)
     found = read_annotated(path)
     size_px = None
     um_per_px = found.um_per_px
@@ -133,10 +133,6 @@ def _of_slide(params: Params, folder: Path, section: str) -> np.ndarray:
     try:
         return scale_of(image(params, folder, section))
     except ValueError as error:
-        where = f"source.options.um_per_px.{section} in params/{params.name}.yaml, or into uns['um_per_px']"
+        where = f"source.options.um_per_px.{section} in params/{params.base}.yaml, or into uns['um_per_px']"
         reason = str(error).split(" Give the scanner's")[0]
         raise ValueError(f"{reason} Write the scanner's um per px into {where}") from error
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")

@@ -25,7 +25,7 @@ from stlib.download import download, download_unpublished
 from stlib.encrypted import unpack
 from stlib.manifest import File, read_manifest
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
+from stlib.records import Record, nearest
 from stlib.sections import Section, check_section
 
 MANIFEST = "her2st.files.tsv"  # in params/, of the route github
@@ -64,7 +64,7 @@ def fetch(params: Params, folder: Path) -> None:
     never written to, see `require`.
     """
     if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
-        if _options(params).route == "zenodo":
+        if params.options(Options).route == "zenodo":
             _from_archives(params, Path(folder))
         else:
             download(_needed(params), params.source.url, Path(folder))
@@ -123,7 +123,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
     patient = _patient(params, section)
-    options = _options(params)
+    options = params.options(Options)
     barcodes, genes, counts = read_counts(_present(params, folder, f"ST-cnts/{section}.tsv.gz"))
     spots = _read_spots(_present(params, folder, f"ST-spotfiles/{section}_selection.tsv"))
     source = f"{_top(folder)}: {section}.tsv.gz and {section}_selection.tsv"
@@ -274,10 +274,6 @@ def _from_archives(params: Params, folder: Path) -> None:
             archive = PurePosixPath(urlsplit(row["url"]).path).name
             download_unpublished({archive: row["url"]}, folder / "archives")
             unpack(folder / "archives" / archive, row["password"], wanted, folder)
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
 
 
 def _top(folder: Path) -> Path:

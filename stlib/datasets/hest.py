@@ -16,7 +16,7 @@ from stlib.annotated import along_axes, read_annotated
 from stlib.datasets import present, section_of
 from stlib.datasets.folder import check_pitch
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.visium import is_hexagonal, pitch_of
 
@@ -79,7 +79,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     """
     path = present(params, Path(folder) / f"st/{section}.h5ad")
     about = present(params, Path(folder) / f"metadata/{section}.json")
-    found, options = read_annotated(path), _options(params)
+    found, options = read_annotated(path), params.options(Options)
     array = None if found.array is None else along_axes(found.array, found.position)
     um_per_px = _scale(about, array, found.position)
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
@@ -111,7 +111,3 @@ def _scale(about: Path, array: np.ndarray | None, position: np.ndarray) -> np.nd
             stacklevel=3,
         )
     return np.full(2, measured)
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")

@@ -24,7 +24,7 @@ from stlib.download import KEPT, download
 from stlib.manifest import File
 from stlib.mendeley import published
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
+from stlib.records import Record, nearest
 from stlib.sections import Section, check_section
 
 METADATA = "metadata.csv"
@@ -91,7 +91,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
-    parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+    params.options(Options)
     place = layer(params, section)
     counted, spotted = (_file(params, folder, section, kind) for kind in ("count_matrix", "spot_coordinates"))
     source = f"{counted.parent}: {counted.name} and {spotted.name}"

@@ -18,7 +18,6 @@ from stlib import paths
 from stlib.alignment import Registration
 from stlib.params import Params
 from stlib.paths import replacing
-from stlib.records import parse
 from stlib.sections import Section, check_section
 from stlib.slide import write_pyramid
 from stlib.toy import Options, Toy
@@ -28,14 +27,9 @@ TABLES = ("spots", "counts", "rate")
 PLACE = ["array_col", "array_row", "x_px", "y_px"]
 
 
-def options(params: Params) -> Options:
-    """Return the numbers of the tissue."""
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
-
-
 def tissue(params: Params) -> Toy:
     """Return the tissue behind the dataset: `tissue(params).cuts[section]` is the true transform."""
-    return Toy(options(params), params.sections, params.spot)
+    return Toy(params.options(Options), params.sections, params.spot)
 
 
 def registration_error(params: Params, maps: Mapping[str, Registration]) -> dict[str, np.ndarray]:
@@ -108,7 +102,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     if not (same_spots and counts.columns.equals(rate.columns)):
         requirement = f"the tables of {section} list the same spots and genes"
         raise ValueError(f"{folder}: {requirement}, found other ones. Delete them and run `make data` again")
-    numbers, patient = options(params), params.patient_of[section]
+    numbers, patient = params.options(Options), params.patient_of[section]
     made = Section(
         name=section,
         patient=patient,

@@ -15,7 +15,7 @@ import numpy as np
 
 from stlib.datasets import present, section_of
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.slides_beside import the_slide
 from stlib.visium import check_slide_size
@@ -60,7 +60,7 @@ def fetch(params: Params, folder: Path) -> None:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide: the one that is named, or the only image of its folder."""
-    name = _options(params).slides.get(section)
+    name = params.options(Options).slides.get(section)
     home = Path(folder) / section
     return present(params, home / name) if name else the_slide(home)
 
@@ -111,7 +111,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
-    options = _options(params)
+    options = params.options(Options)
     counted, placed, scale = (outs_file(params, folder, section, k) for k in ("counts", "positions", "scale"))
     upright = "regist_target_img_scalef" not in _factors(scale)  # only CytAssist has it
     spots = read_spots(
@@ -142,7 +142,3 @@ def _hires_px(scale: Path) -> list[int]:
 
     hires = scale.with_name("tissue_hires_image.png")
     return [max(image_size(hires))] if hires.is_file() else []
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")

@@ -25,7 +25,7 @@ from stlib.download import download_unpublished
 from stlib.graph import grid_parents
 from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
+from stlib.records import Record, nearest
 from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section, check_section
 from stlib.tenx import Matrix
@@ -73,7 +73,7 @@ def fetch(params: Params, folder: Path) -> None:
     FileNotFoundError
         If a file cannot be had; where the data is not public, with what to put where.
     """
-    options, folder = _options(params), Path(folder)
+    options, folder = params.options(Options), Path(folder)
     if options.remote and folder.resolve() == paths.raw(params.source.reader).resolve():
         _download(params, options, folder)
     try:
@@ -122,7 +122,7 @@ def require(params: Params, folder: Path) -> None:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide."""
-    options = _options(params)
+    options = params.options(Options)
     return present(params, Path(folder) / section / options.slides.get(section, options.slide))
 
 
@@ -168,7 +168,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     ValueError
         If the files are damaged, contradict each other, or no location is left.
     """
-    options, place_in_stack = _options(params), layer(params, section)
+    options, place_in_stack = params.options(Options), layer(params, section)
     bins = bins_of(params, folder, section)
     grid = bins.grid()
     um_per_px = bins.um_per_px(grid)
@@ -259,7 +259,3 @@ def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray |
         )
     box = np.array([x0, y0, x1, y1]) / (1 if named[1] is None else um_per_px)
     return box[2:], box[:2]
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.base}.yaml, source.options")
