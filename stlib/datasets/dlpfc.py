@@ -8,14 +8,11 @@ positions all places of the hexagonal array (`stlib.visium`).
 
 from pathlib import Path
 
-import numpy as np
-
-from stlib import paths
-from stlib.datasets import layer, present
+from stlib.datasets import layer, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.params import Params
 from stlib.records import Record
-from stlib.sections import Section, check_section
+from stlib.sections import Section
 from stlib.visium import check_slide_size
 from stlib.visium_spots import read_spots
 
@@ -55,7 +52,7 @@ def fetch(params: Params, folder: Path) -> None:
     download is believed, and remembered (`stlib.download`). A folder of the user's is never written to, see
     `require`.
     """
-    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
+    if ours(params, folder):
         near, apart = params.source.url.rstrip("/"), params.options(Options).positions_url.rstrip("/")
         urls = {"counts": near, "slide": near, "positions": apart, "scale": apart}
         addresses = {
@@ -114,27 +111,10 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     spots = read_spots(counted, placed, params.spot.pitch_um)
     size_px = None
     if slide and section in params.with_slide:
-        size_px = _size_px(params, folder, section)
-    made = Section(
-        name=section,
-        patient=params.patient_of[section],
-        layer=place,
-        size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
-        **spots._asdict(),
-    )
-    return check_section(made, source, tuple(options.empty_spots.get(section, ())))
-
-
-def _size_px(params: Params, folder: Path, section: str) -> np.ndarray:
-    """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.images import image_size  # counts alone need no image library
-
-    size_px = np.array(image_size(image(params, folder, section)))
-    check_slide_size(size_px, _file(params, folder, section, "scale"))
-    return size_px
+        size_px = slide_px(image(params, folder, section))
+        check_slide_size(size_px, _file(params, folder, section, "scale"))
+    empty = options.empty_spots
+    return section_of(params, section, place, source, empty, size_px=size_px, **spots._asdict())
 
 
 def _file(params: Params, folder: Path, section: str, kind: str) -> Path:

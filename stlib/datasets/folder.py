@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stlib.annotated import read_annotated
-from stlib.datasets import present, section_of
+from stlib.datasets import listed, present, section_of, slide_px
 from stlib.graph import knn_graph
 from stlib.params import Params
 from stlib.records import Record
@@ -85,21 +85,20 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the scale is unknown or contradicts the spots, or the AnnData does not hold what it must.
     """
-    options, path = params.options(Options), table(params, folder, section)
+    options, place = params.options(Options), listed(params, section)
+    path = table(params, folder, section)
     found = read_annotated(path)
     size_px = None
     um_per_px = found.um_per_px
     if section in options.um_per_px:
         um_per_px = np.full(2, options.um_per_px[section])
     if slide and section in params.with_slide:
-        from stlib.images import image_size
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
     if um_per_px is None:
         um_per_px = _of_slide(params, folder, section)
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
     content = found._asdict() | {"um_per_px": um_per_px, "size_px": size_px}
-    return section_of(params, section, str(path), options.empty_spots, **content)
+    return section_of(params, section, place, str(path), options.empty_spots, **content)
 
 
 def neighbour_px(position: np.ndarray) -> float:

@@ -13,8 +13,7 @@ import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
-from stlib import paths
-from stlib.datasets import visium_hd
+from stlib.datasets import ours, visium_hd
 from stlib.locations import locate, rows_of, tiles, within
 from stlib.params import Params
 from stlib.paths import alone, write_text
@@ -32,7 +31,7 @@ def fetch(params: Params, folder: Path) -> None:
 
     Only the house's own folder, `paths.raw`, is written to, by one process at a time.
     """
-    if folder.resolve() == paths.raw(params.source.reader).resolve():
+    if ours(params, folder):
         with alone(folder):
             _make(params, folder)
     visium_hd.require(_plain(params), folder)

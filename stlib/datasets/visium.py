@@ -11,9 +11,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from stlib.datasets import present, section_of
+from stlib.datasets import listed, present, section_of, slide_px
 from stlib.params import Params
 from stlib.records import Record
 from stlib.sections import Section
@@ -111,7 +109,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     ValueError
         If the files are damaged, contradict each other, or hold what no section can hold.
     """
-    options = params.options(Options)
+    options, place = params.options(Options), listed(params, section)
     counted, placed, scale = (outs_file(params, folder, section, k) for k in ("counts", "positions", "scale"))
     upright = "regist_target_img_scalef" not in _factors(scale)  # only CytAssist has it
     spots = read_spots(
@@ -119,12 +117,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     )
     size_px = None
     if slide and section in params.with_slide:
-        from stlib.images import image_size  # counts alone need no image library
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
         check_slide_size(size_px, scale, *_hires_px(scale))
     source = f"{counted.parent}: {counted.name} and {placed.name}"
-    return section_of(params, section, source, options.empty_spots, size_px=size_px, **spots._asdict())
+    empty = options.empty_spots
+    return section_of(params, section, place, source, empty, size_px=size_px, **spots._asdict())
 
 
 def _factors(path: Path) -> dict:
@@ -138,7 +135,5 @@ def _factors(path: Path) -> dict:
 
 def _hires_px(scale: Path) -> list[int]:
     """Return the longer side of Space Ranger's smaller image, if it is there: 2000 px, of 11 mm 4000."""
-    from stlib.images import image_size
-
     hires = scale.with_name("tissue_hires_image.png")
-    return [max(image_size(hires))] if hires.is_file() else []
+    return [max(slide_px(hires))] if hires.is_file() else []

@@ -15,19 +15,18 @@ from typing import Literal
 
 import numpy as np
 
-from stlib import paths
 from stlib.archive import take_members
 from stlib.bin_folder import FILES, HIRES_PX, BinFolder, choose_bins, folder_name
 from stlib.binned import BLOCK, sum_bins, total_counts
 from stlib.bins import centres_um, format_names
-from stlib.datasets import layer, present
+from stlib.datasets import layer, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
 from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params
 from stlib.records import Record, nearest
 from stlib.sampling import draw_squares
-from stlib.sections import Cells, Section, check_section
+from stlib.sections import Cells, Section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
 
@@ -74,7 +73,7 @@ def fetch(params: Params, folder: Path) -> None:
         If a file cannot be had; where the data is not public, with what to put where.
     """
     options, folder = params.options(Options), Path(folder)
-    if options.remote and folder.resolve() == paths.raw(params.source.reader).resolve():
+    if options.remote and ours(params, folder):
         _download(params, options, folder)
     try:
         require(params, folder)
@@ -200,10 +199,12 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             pieces.append((np.where(layout.on_slide, cell, -1), len(cells[level])))
         counts, *summed = sum_bins(matrix, pieces, block)
         genes = matrix.genes
-    made = Section(
-        name=section,
-        patient=params.patient_of[section],
-        layer=place_in_stack,
+    return section_of(
+        params,
+        section,
+        place_in_stack,
+        str(path),
+        {},
         barcodes=format_names(params.spot.size_um, layout.place[kept]),
         genes=genes,
         counts=counts,
@@ -211,9 +212,6 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
         position=layout.px[kept],
         um_per_px=np.full(2, um_per_px),
         size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
         cells={level: Cells(held, total) for (level, held), total in zip(cells.items(), summed, strict=True)},
         facts={
             "bin_um": bins.side_um,
@@ -222,14 +220,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             "locations": int(measured.sum()),
         },
     )
-    return check_section(made, str(path))
 
 
 def _size_px(params: Params, folder: Path, section: str, bins: BinFolder) -> np.ndarray:
     """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.images import image_size  # counts alone need no image library
-
-    size_px = np.array(image_size(image(params, folder, section)))
+    size_px = slide_px(image(params, folder, section))
     check_slide_size(size_px, bins.file("scale"), HIRES_PX)
     return size_px
 
