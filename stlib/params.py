@@ -332,8 +332,3 @@ def sized(dataset: str) -> list[str]:
     base, named, sizes = dataset.partition("@")
     every = sizes.split("+") if named else sizes_of(base)
     return [f"{base}@{size}" for size in every] or [dataset]
-
-
-def dataset_names() -> list[str]:
-    """Return every dataset there is, each size of its own."""
-    return [name for path in sorted(paths.PARAMS.glob("*.yaml")) for name in sized(path.stem)]

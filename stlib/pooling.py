@@ -164,34 +164,3 @@ def row_scale(pixels: Tensor, aggregate: str, area: float | Tensor) -> Tensor:
     if aggregate == "mean":
         return 1 / pixels.double()
     return torch.ones_like(pixels, dtype=torch.float64) / (area if aggregate == "sum_scaled" else 1)
-
-
-def full_resolution(cells: Tensor, window: Box, stride: int) -> Tensor:
-    """Return a window of B D, the map at the resolution of the pixels, for looking at.
-
-    Parameters
-    ----------
-    cells
-        D (C, h, w).
-    window
-        Pixels that are wanted, within the map.
-    stride
-        Pixels a side of a cell.
-
-    Returns
-    -------
-    Tensor
-        (C, height, width).
-    """
-    x0, y0, x1, y1 = window
-    if not (0 <= x0 < x1 <= stride * cells.shape[2] and 0 <= y0 < y1 <= stride * cells.shape[1]):
-        size = [stride * side for side in cells.shape[:0:-1]]
-        raise ValueError(f"a window lies on the map of {size[0]} x {size[1]} px, found {window}")
-    for axis, start, stop in ((1, y0, y1), (2, x0, x1)):
-        place = (torch.arange(start, stop, device=cells.device, dtype=torch.float64) + 0.5) / stride - 0.5
-        place = place.clamp(0, cells.shape[axis] - 1)
-        low = place.floor().long()
-        high = (low + 1).clamp(max=cells.shape[axis] - 1)
-        share = (place - low).to(cells.dtype).view(-1, *[1] * (2 - axis))
-        cells = torch.lerp(cells.index_select(axis, low), cells.index_select(axis, high), share)
-    return cells

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from stlib.footprints import footprints
-from stlib.pooling import as_tensor, full_resolution, pooled, pooling, row_scale
+from stlib.pooling import as_tensor, pooled, pooling, row_scale
 
 
 def covered(centre, half, shape, width, height):
@@ -144,14 +144,6 @@ def test_sums_are_in_float32_under_autocast():
     assert pooled(pool, cells.double()).dtype == torch.float64
 
 
-def test_a_window_of_the_full_map():
-    cells = random_map(np.random.default_rng(5), 7, 9)
-    whole = interpolate(cells[None], (28, 36), mode="bilinear", align_corners=False)[0]
-    for window in ((0, 0, 36, 28), (5, 3, 17, 28), (30, 0, 31, 1)):
-        x0, y0, x1, y1 = window
-        torch.testing.assert_close(full_resolution(cells, window, 4), whole[:, y0:y1, x0:x1])
-
-
 def test_no_location_and_many():
     none = pooling(footprints(np.zeros((0, 2)), 3.0, "circle"), (0, 0, 8, 8), 4, (2, 2))
     assert none.matrix.shape == (0, 4) and len(none.pixels) == 0
@@ -171,7 +163,6 @@ def test_no_location_and_many():
             r"1 lie wholly outside, e.g. location 1 at \[4.0, -9.0\] px",
         ),
         (lambda: row_scale(torch.ones(1), "median", 1.0), "found 'median'"),
-        (lambda: full_resolution(torch.zeros(1, 2, 2), (0, 0, 9, 1), 4), "map of 8 x 8 px, found"),
     ],
 )
 def test_bad_input_is_named(call, message):

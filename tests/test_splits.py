@@ -1,11 +1,12 @@
 import pytest
+from test_params import DATASETS
 
-from stlib.params import dataset_names, load_params
+from stlib.params import load_params
 from stlib.splits import folds, whole
 
 CASES = [
     (dataset, protocol, setting)
-    for dataset in dataset_names()
+    for dataset in DATASETS
     for protocol in load_params(dataset).folds
     for setting in ("strict", "published")
 ]
