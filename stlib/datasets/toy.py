@@ -95,7 +95,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     """
     stamp = folder / "recipe.json"
     if stamp.exists() and stamp.read_text() != _recipe(params):
-        where = f"params/{params.name}.yaml"
+        where = f"params/{params.base}.yaml"
         raise ValueError(f"{folder}: made from other options than {where}; run `make data` again")
     spots, counts, rate = (_table(_files(folder, section)[kind]) for kind in TABLES)
     same_spots = spots.index.equals(counts.index) and spots.index.equals(rate.index)
