@@ -1,8 +1,16 @@
 """One reader per source, and the step that turns its files into sections.
 
-A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`; one that can draw
-a sample of locations also has `under_tissue`, the places of all. The params file names it; nothing else has
-to know it. What readers do alike stands here, from `ours` to `section_of`.
+A reader is a module of this folder. The params file names it; nothing else has to know it. It has
+
+``Options``                         what stands under ``source.options`` of its params files, a Record
+``fetch(params, folder)``           makes sure that every file is there, see `fetch`
+``read(params, folder, section)``   returns a section, of `sections` or of `counts_only`; with ``slide=False``
+                                    its slide is left aside, as for `counts_only`, and `size_px` is None
+``image(params, folder, section)``  returns the path of its slide
+``under_tissue(...)``               of the same, if it can draw a sample of locations: the places of all
+
+A file that is missing is a FileNotFoundError; files that are damaged, contradict each other, or hold what no
+section can hold, are a ValueError. What readers do alike stands here, from `ours` to `section_of`.
 """
 
 import importlib

@@ -85,26 +85,7 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: its spots under tissue.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A number such as 151507, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
+    """Read one section, see `stlib.datasets`: its spots under tissue; its name is a number such as 151507."""
     options, place = params.options(Options), layer(params, section)
     counted, placed = (_file(params, folder, section, kind) for kind in ("counts", "positions"))
     source = f"{counted.parent}: {counted.name} and {placed.name}"

@@ -65,26 +65,7 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds the files of all sections.
-    section
-        Its name.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the scale is unknown or contradicts the spots, or the AnnData does not hold what it must.
-    """
+    """Read one section, see `stlib.datasets`; a scale that is unknown or contradicts the spots is refused."""
     options, place = params.options(Options), listed(params, section)
     path = table(params, folder, section)
     found = read_annotated(path)

@@ -101,26 +101,9 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
+    """Read one section, see `stlib.datasets`; its name is such as A1.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A name such as A1, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None, and the scale
-        comes from the pixels of the spots.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
+    Without its slide the scale comes from the pixels of the spots.
     """
     patient = _patient(params, section)
     options = params.options(Options)

@@ -57,26 +57,7 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds ``st``, ``wsis`` and ``metadata``.
-    section
-        Its id, e.g. SPA154.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
+    """Read one section, see `stlib.datasets`; its name is an id such as SPA154."""
     options, place = params.options(Options), listed(params, section)
     path = present(params, Path(folder) / f"st/{section}.h5ad")
     about = present(params, Path(folder) / f"metadata/{section}.json")

@@ -69,26 +69,9 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: the array places under tissue that have counts.
+    """Read one section, see `stlib.datasets`: the array places under tissue that have counts.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A name such as BC23287_C1, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None, and the scale
-        comes from the pixels of the spots.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
+    Its name is such as BC23287_C1. Without its slide the scale comes from the pixels of the spots.
     """
     params.options(Options)
     place = layer(params, section)

@@ -89,26 +89,7 @@ def outs_file(params: Params, folder: Path, section: str, kind: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: its spots under tissue.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds a folder for each section.
-    section
-        Its name.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
+    """Read one section, see `stlib.datasets`: its spots under tissue."""
     options, place = params.options(Options), listed(params, section)
     counted, placed, scale = (outs_file(params, folder, section, k) for k in ("counts", "positions", "scale"))
     upright = "regist_target_img_scalef" not in _factors(scale)  # only CytAssist has it
