@@ -14,12 +14,11 @@ from scipy import sparse
 from tqdm import tqdm
 
 from stlib import metrics, paths, statistics
-from stlib.datasets.toy import options
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.params import load_params
 from stlib.predictions import Predictions, concatenate
 from stlib.sections import Section
-from stlib.toy import Toy
+from stlib.toy import Options, Toy
 
 DATASETS, PATIENTS, GENES, PANEL = 100, 8, 60, 30
 NAMES = ("mse", "mae", "pcc_per_spot")
@@ -30,7 +29,7 @@ def population(patients: int) -> Iterator[list[Section]]:
     """Yield the two sections of each patient, counts alone; all share the genes and their programme."""
     params = load_params("toy")
     sections = {f"P{p}": [f"P{p}-1", f"P{p}-2"] for p in range(1, patients + 1)}
-    toy = Toy(options(params).model_copy(update={"genes": GENES}), sections, params.spot)
+    toy = Toy(params.options(Options).model_copy(update={"genes": GENES}), sections, params.spot)
     for patient, names in sections.items():
         yield [_section(toy, patient, name) for name in names]
 

@@ -90,7 +90,7 @@ def rates(count: float, taken: list[float]) -> list[float]:
     return [count / one for one in taken]
 
 
-def apart(module: str, *words: object) -> dict[str, Any]:
+def apart(module: str, *words: object) -> Any:
     """Run ``python -m module words`` in a process of its own; return the JSON that it prints last."""
     command = [sys.executable, "-W", "ignore", "-m", module, *map(str, words)]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

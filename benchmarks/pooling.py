@@ -12,7 +12,7 @@ The whole slide is made: squares of 2 um side by side at 0.325 um per px on a pi
 network sees it halved once, through a small encoder with random weights.
 """
 
-import subprocess
+import json
 import sys
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import interpolate, linear
 from tqdm import tqdm
 
-from benchmarks.measure import Found, Row, peak_mb
+from benchmarks.measure import Found, Row, apart, peak_mb
 from stlib import paths
 from stlib.batch import Shape
 from stlib.footprints import Footprints, footprints
@@ -115,19 +115,13 @@ def whole(folder: str, side: str) -> list[float]:
     return [seconds, peak_mb() / 1e3, store.nbytes_stored() / 1e9, float(np.isfinite(store[-1]).all())]
 
 
-PARTS = {"step": step, "matrix": matrix, "paint": paint, "whole": whole}
-
-
-def apart(*words: str) -> list[float]:
-    """Run a part in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.pooling", *words]
-    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return [float(word) for word in out.split()]
+PARTS = {"step": step, "matrix": matrix, "paint": paint, "whole": whole}  # each in a process of its own
+MODULE = "benchmarks.pooling"
 
 
 def rows() -> Found:
     """Return what the suite shows of it: the step on the larger bins."""
-    sparse, full = (apart("step", kind, str(SIZES_UM[-1])) for kind in ("pooled", "full"))
+    sparse, full = (apart(MODULE, "step", kind, SIZES_UM[-1]) for kind in ("pooled", "full"))
     what, against = f"PixNet's pooling of {sparse[3]:,.0f} bins, {GENES} genes", "full-resolution map"
     return [
         Row(f"{what}, time", against, sparse[:1], full[:1]),
@@ -139,16 +133,16 @@ def main(side: int = SIDE) -> None:
     """Measure all, and write the report."""
     bar = tqdm(total=2 * len(SIZES_UM) + 4, unit="part")
 
-    def measured(*words: str) -> list[float]:
-        found = apart(*words)
+    def measured(*words: object) -> list[float]:
+        found = apart(MODULE, *words)
         bar.update()
         return found
 
-    steps = {um: [measured("step", kind, str(um)) for kind in ("pooled", "full")] for um in SIZES_UM}
+    steps = {um: [measured("step", kind, um) for kind in ("pooled", "full")] for um in SIZES_UM}
     matrices = {shape: measured("matrix", shape) for shape in ("square", "circle")}
     with TemporaryDirectory() as folder:
-        (px,) = measured("paint", folder, str(side))
-        slide = measured("whole", folder, str(side))
+        (px,) = measured("paint", folder, side)
+        slide = measured("whole", folder, side)
     paths.write_text(paths.RESULTS / "pooling.md", report(steps, matrices, slide, side, int(px)))
 
 
@@ -218,6 +212,6 @@ def report(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if len(sys.argv) > 1 and sys.argv[1] in PARTS:
-        print(*PARTS[sys.argv[1]](*sys.argv[2:]))
+        print(json.dumps(PARTS[sys.argv[1]](*sys.argv[2:])))
     else:
         main(*map(int, sys.argv[1:]))

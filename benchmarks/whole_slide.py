@@ -27,7 +27,7 @@ from stlib.models import Method, build, method
 from stlib.params import Params, load_params
 from stlib.sections import Section, load_sections
 from stlib.slide import Slide, write_pyramid
-from stlib.task import FED, config_of
+from stlib.task import config_of
 from stlib.wholeslide import predict_slide
 
 DATASET, SECTION, MODEL = "toy_hd@8um", "P1", "magnet"
@@ -38,8 +38,8 @@ def untrained(params: Params, section: Section) -> Method:
     """Return the model with random weights, which cost what trained ones do."""
     config, kind = config_of(params, MODEL, "hd"), method(MODEL)
     feed = Feed(
-        params, {SECTION: section}, top_mean_panel([section], params.panel.size), unit=kind.UNIT,
-        needs=kind.needs(config), protocol="hd", **{name: getattr(config, name) for name in FED},
+        params, {SECTION: section}, top_mean_panel([section], params.panel.size), config, unit=kind.UNIT,
+        needs=kind.needs(config), protocol="hd",
     )  # fmt: skip
     model = build(MODEL, config, feed.shape)
     model.prepare(feed.whole([SECTION]))

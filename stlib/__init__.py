@@ -11,13 +11,16 @@ its places             `array`, `visium` and `bins` (the grids), `orientation` (
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
 one section on disk    `sections` (counts and positions, as `h5ad`), `slide` (of any of `images`), `paths`
-preparation            `expression`, `panels` (of genes), `features` (cached), `graph`
+preparation            `expression`, `panels` (of genes), `features` (cached), `graph`, and across sections
+                       `stack` and `overlap` (of spots)
 encoders               `encoders`, `pathology` (by name), `weights` (from files), `stain` (without weights)
 serial sections        `registration` (finds the maps), `alignment` (keeps and applies them), `views` and
                        `stages` (scores), `register_linear`, `register_smooth`, `register_ants` (steps)
-one protocol for all   `splits` (folds), `task` (one fold, one model), `batch`, `feed` and `dense_feed` (what
-                       it is fed), `train`, `checkpoint`, `transfer` and `scales` (to other locations)
-methods                `models/` (one file each), `layers`, `losses`, `linear`, `smoothing`
+one protocol for all   `splits` (folds), `task` (one fold, one model), `batch`, `fields`, `feed` and
+                       `dense_feed` (what it is fed), `blocks` (pieces of tissue), `train`, `checkpoint`,
+                       `transfer` and `scales` (to other locations)
+methods                `models/` (one file each), `layers`, `losses`, `linear`
+known labels           `known` (what they let expect), `kriging`, `propagation`, `smoothing`
 whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
 slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid` (its locations), `likeness`
                        (to training slides), `slide_predictions` and `slide_maps` (for others to read),

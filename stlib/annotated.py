@@ -86,7 +86,7 @@ def along_axes(array: np.ndarray, position: np.ndarray) -> np.ndarray:
     return array[:, ::-1] if crossed > straight else array
 
 
-def _open(path: Path):  # noqa: ANN202 - anndata is imported late
+def _open(path: Path):
     import anndata
 
     try:

@@ -31,7 +31,7 @@ from stlib.params import Params
 from stlib.sections import load_sections
 from stlib.splits import folds
 from stlib.tables import CostRow
-from stlib.task import FED, panel_of
+from stlib.task import panel_of
 
 SMALL = (2, 4, 8)  # locations in the steps that a CPU takes
 MOST_GFLOP = 100.0  # of a step that a CPU takes as it is
@@ -137,17 +137,15 @@ class Bench:
         trained = fold.train + fold.validation  # as the final training of `stlib.train.train_fold`
         sections = load_sections(params, list(dict.fromkeys((*trained, *fold.panel))))
         self.train_spots = sum(len(sections[name]) for name in trained)
-        fed = {name: getattr(config, name) for name in FED}
-        fed["batch_size"] = self.train_spots  # whole sections and stacks; `batch` takes a part
         feed = Feed(
             params,
             {name: sections[name] for name in trained},
             panel_of(params, fold, sections),
+            replace(config, batch_size=self.train_spots),  # whole sections and stacks; `batch` takes a part
             unit=kind.UNIT,
             needs=kind.needs(config) - {"patch"},
             protocol=row.protocol,
             measured=fold.known,
-            **fed,
         )
         torch.manual_seed(0)
         self.model: Method = build(row.model, config, feed.shape)

@@ -40,6 +40,7 @@ GENES = 500  # most counted ones that the factors are found in
 ROUNDS, CLOSE = 500, 1e-5  # of the factor analysis: rounds at most, and change of a variance that ends it
 AXIS = {metrics.pcc_per_spot: 1, metrics.pcc_per_gene: 0, metrics.pcc_flat: None}
 SHARES = (1 / 2, 1 / 4, 1 / 8)  # of the counts, in each of two parts
+SPLITS = 4  # of which the mean is taken
 
 
 class Parts(NamedTuple):
@@ -233,7 +234,7 @@ def by_gene(noises: Predictions, sections: dict[str, Section]) -> pd.DataFrame:
     return pd.DataFrame(found).rename_axis("gene")
 
 
-def counting_noise(counts: np.ndarray, repeats: int = 4) -> np.ndarray:
+def counting_noise(counts: np.ndarray) -> np.ndarray:
     """Return the variance of each label that counting alone explains (G,), by splitting counts.
 
     Two parts of the counts, a share q of them each, are two measurements of the same tissue at depth q; half
@@ -244,17 +245,15 @@ def counting_noise(counts: np.ndarray, repeats: int = 4) -> np.ndarray:
     ----------
     counts
         Raw counts of the panel (N, G), of any sections.
-    repeats
-        Splits whose mean is taken.
     """
     rng, counts = np.random.default_rng(0), counts.astype(np.int64)
     found = []
     for share in SHARES:
         total = np.zeros(counts.shape[1])
-        for _ in range(repeats):
+        for _ in range(SPLITS):
             one = rng.binomial(counts, share)
             two = rng.binomial(counts - one, share / (1 - share))
             total += np.square(log_proportion(one) - log_proportion(two)).mean(0) / 2
-        found.append(total / repeats)
+        found.append(total / SPLITS)
     half, quarter, eighth = found
     return half**3 * eighth / quarter**3

@@ -28,7 +28,7 @@ def save_checkpoint(
     path
         A .safetensors file.
     about
-        Plain data. `model` (its name) and `fingerprint` are compared when the file is read.
+        Plain data. `model`, its name, is compared when the file is read.
     """
     tensors = {f"model.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     groups = []

@@ -1,6 +1,7 @@
 """What a dense network is fed (UNIT ``window``): random windows to train on, or a whole slide in tiles."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from stlib.sections import whose
 from stlib.tiles import Tiles
 from stlib.transfer import View
 
+if TYPE_CHECKING:
+    from stlib.models import Config
+
 
 class DenseFeed:
     """Cut the slides of some sections for a dense network.
@@ -23,21 +27,12 @@ class DenseFeed:
         The dataset, of a transfer the one at home.
     views
         How each section is seen, by name.
-    permuted, batch_size, window_px, halvings
-        See `stlib.models.Config`; a batch holds windows.
+    config
+        The model's settings; a batch holds windows.
     """
 
-    def __init__(
-        self,
-        params: Params,
-        views: Mapping[str, View],
-        permuted: bool,
-        batch_size: int,
-        window_px: int,
-        halvings: int,
-    ):
-        self.params, self.views, self.permuted = params, views, permuted
-        self.batch_size, self.window_px, self._at_home = batch_size, window_px, halvings
+    def __init__(self, params: Params, views: Mapping[str, View], config: "Config"):
+        self.params, self.views, self.config = params, views, config
 
     def halvings(self, name: str) -> int:
         """Return how often the slide of a section is halved.
@@ -47,24 +42,24 @@ class DenseFeed:
         ValueError
             If it would have to be enlarged.
         """
-        halvings = self._at_home + self.views[name].halved
+        halvings = self.config.halvings + self.views[name].halved
         if halvings < 0:
             raise ValueError(
                 f"{name}: no image is enlarged, so a slide is halved 0 times or more until its pixels are as "
                 f"wide as at home; found {halvings} times. Raise `halvings` in the overrides of "
-                f"{self.params.name}, now {self._at_home}"
+                f"{self.params.name}, now {self.config.halvings}"
             )
         return halvings
 
     def fields(self, name: str) -> dict[str, Tensor]:
         """Return what a batch says of each location of a section, see `stlib.windows.location_fields`."""
-        return windows.location_fields(self.views[name].section, self.halvings(name), self.permuted)
+        return windows.location_fields(self.views[name].section, self.halvings(name), self.config.permuted)
 
     def tiles(self, name: str) -> Tiles:
         """Return the slide of a section, and what its locations cover."""
         section, halvings = self.views[name].section, self.halvings(name)
         size = windows.halved_size(section.size_px, halvings)
-        prints = windows.section_footprints(section, halvings, self.permuted)
+        prints = windows.section_footprints(section, halvings, self.config.permuted)
         return Tiles(slide_file(*whose(self.params, name)), size, prints, halvings)
 
     def training(self, batch: Batch, names: tuple[str, ...], generator: torch.Generator) -> Iterator[Batch]:
@@ -80,14 +75,14 @@ class DenseFeed:
         places, before = [], 0
         for name in names:
             tiles = self.tiles(name)
-            cover = windows.cover(tiles.prints, self.window_px, generator)
+            cover = windows.cover(tiles.prints, self.config.window_px, generator)
             places += [(tiles, window, before) for window in cover]
             before += len(tiles.prints)
-        for block in torch.randperm(len(places), generator=generator).split(self.batch_size):
+        for block in torch.randperm(len(places), generator=generator).split(self.config.batch_size):
             rows, parts = [], []
             for tiles, window, before in (places[index] for index in block.tolist()):
                 part = windows.cut(
-                    tiles.path, tiles.size_px, tiles.prints, window, self.window_px, tiles.halvings
+                    tiles.path, tiles.size_px, tiles.prints, window, self.config.window_px, tiles.halvings
                 )
                 view = int(torch.randint(8, (), generator=generator))
                 parts.append(windows.turned(*part, view % 4, view > 3))

@@ -4,6 +4,7 @@ For training the batches are shuffled and augmented; whole, each location comes 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from stlib.params import Params
 from stlib.records import nearest
 from stlib.sections import Section
 from stlib.transfer import views
+
+if TYPE_CHECKING:
+    from stlib.models import Config
 
 UNITS = ("spot", "section", "stack", "window")
 NEEDS = (
@@ -42,14 +46,12 @@ class Feed:
         are seen as `stlib.transfer` says.
     panel
         Genes to predict, in order.
+    config
+        The model's settings; those that every model has say how it is fed.
     unit, needs
         What one batch holds, and which fields, see `stlib.models.Method`.
     protocol
         In ``2d`` a stack has no edges between its sections.
-    batch_size
-        Locations per training batch at most.
-    frozen, intra, cross, known_train, known_test, permuted, window_px, halvings
-        See `stlib.models.Config`.
     hidden
         Sections whose counts must never be read: the test sections that are not known.
     measured
@@ -65,19 +67,11 @@ class Feed:
         params: Params,
         sections: dict[str, Section],
         panel: list[str],
+        config: "Config",
         *,
         unit: str,
         needs: frozenset[str],
         protocol: str,
-        batch_size: int,
-        frozen: str = "dataset",
-        intra: int = 8,
-        cross: int = 12,
-        known_train: float | None = None,
-        known_test: float = 1.0,
-        permuted: bool = False,
-        window_px: int = 1024,
-        halvings: int = 0,
         hidden: tuple[str, ...] = (),
         measured: tuple[str, ...] = (),
         counted: Iterable[Section] = (),
@@ -87,14 +81,12 @@ class Feed:
         _check_words("NEEDS", needs, NEEDS)
         self.params, self.panel, self.views = params, panel, views(params, sections, hidden)
         self.sections = {name: view.section for name, view in self.views.items()}
-        self.unit, self.needs, self.protocol, self.batch_size = unit, needs, protocol, batch_size
-        self.intra, self.cross = intra, cross
-        self.known_train, self.known_test, self.permuted = known_train, known_test, permuted
+        self.unit, self.needs, self.protocol, self.config = unit, needs, protocol, config
         self.hidden, self.measured, self.counted = set(hidden), set(measured), tuple(counted)
         self.covariances = Covariances(self.counted, panel)
         self.aligned = aligned
-        self.dense = DenseFeed(params, self.views, permuted, batch_size, window_px, halvings)
-        self.encoder = features.encoder(params.encoder if frozen == "dataset" else frozen)
+        self.dense = DenseFeed(params, self.views, config)
+        self.encoder = features.encoder(params.encoder if config.frozen == "dataset" else config.frozen)
         self.order = {name: index for index, name in enumerate(sections)}
         patients = list(dict.fromkeys(section.patient for section in sections.values()))
         self.patients = {patient: index for index, patient in enumerate(patients)}
@@ -134,7 +126,7 @@ class Feed:
                 batch = hide(batch, ~batch.known)
             self._add_known(batch, group)
             rows = torch.arange(len(batch.row))
-            size = self.batch_size if self.unit == "spot" else len(rows)
+            size = self.config.batch_size if self.unit == "spot" else len(rows)
             if self.unit == "window":
                 batch.tiles = self.dense.tiles(group[0])
             for part in rows.split(size):
@@ -185,8 +177,8 @@ class Feed:
         labelled = seen(batch.expression)
         if self.protocol != "3d" or self.unit != "stack":
             return torch.zeros_like(labelled)
-        if self.known_train is not None:
-            return (torch.rand(len(labelled), generator=generator) < self.known_train) & labelled
+        if self.config.known_train is not None:
+            return (torch.rand(len(labelled), generator=generator) < self.config.known_train) & labelled
         present = batch.section.unique()
         if len(present) == 1:
             return torch.zeros_like(labelled)
@@ -196,9 +188,9 @@ class Feed:
         """Cut a group into batches: spots at random, sections and stacks into connected pieces of tissue."""
         n = len(batch.row)
         if self.unit == "spot":
-            return torch.randperm(n, generator=generator).tensor_split(-(-n // self.batch_size))
+            return torch.randperm(n, generator=generator).tensor_split(-(-n // self.config.batch_size))
         place = batch.registered if "registered" in batch else batch.position
-        return kd_blocks(place.nan_to_num(), self.batch_size, generator)
+        return kd_blocks(place.nan_to_num(), self.config.batch_size, generator)
 
     def _group(self, names: tuple[str, ...]) -> Batch:
         """Return sections side by side, without patches; made once."""
@@ -222,7 +214,7 @@ class Feed:
             sections = [self.sections[name] for name in names]
             aligned = self.aligned or load_registration(self.params.name)
             for key, value in stack_fields(
-                self.params, sections, aligned, batch.features, self.intra, self.cross
+                self.params, sections, aligned, batch.features, self.config.intra, self.config.cross
             ).items():
                 batch[key] = value
         elif "edge_index" in batch:
@@ -237,7 +229,7 @@ class Feed:
             section = self.sections[name]
             fields = section_fields(
                 self.views[name].params, section, self.panel, self.needs, self.encoder, self._seen(name),
-                self.intra, permuted=self.permuted, share=self.views[name].share,
+                self.config.intra, permuted=self.config.permuted, share=self.views[name].share,
             )  # fmt: skip
             if "window" in self.needs:
                 fields |= self.dense.fields(name)
@@ -250,9 +242,9 @@ class Feed:
         """Return whose counts may be read (N,): all, none, or a share of the measured section."""
         section = self.sections[name]
         seen = np.full(len(section), name not in self.hidden)
-        if name in self.measured and self.known_test < 1:
+        if name in self.measured and self.config.known_test < 1:
             rng = np.random.default_rng(int(text_hash(name)[:15], 16))
-            seen &= rng.permutation(len(section)) < round(self.known_test * len(section))
+            seen &= rng.permutation(len(section)) < round(self.config.known_test * len(section))
         return seen
 
     def _add_known(self, batch: Batch, names: tuple[str, ...]) -> None:
@@ -264,7 +256,7 @@ class Feed:
         key = names, tuple(batch.section[known].unique().tolist()), int(known.sum()), labelled
         patient = self.sections[names[0]].patient
         fields = self._known.get(key) or known_fields(batch, self.needs, self.covariances.of_others(patient))
-        if self.known_train is None:  # else known spots are drawn anew each time
+        if self.config.known_train is None:  # else known spots are drawn anew each time
             self._known[key] = fields
         for name, value in fields.items():
             batch[name] = value
@@ -283,7 +275,7 @@ class Feed:
                         self.views[name].params, self.sections[name], "spot"
                     )
                 rows = batch.row[here].numpy()
-                if self.permuted:
+                if self.config.permuted:
                     rows = another(self.sections[name], "spot", len(self.sections[name]))[rows]
                 patch[here] = torch.from_numpy(self._patches[name][rows])
         batch.patch = patch.permute(0, 3, 1, 2)  # (N, 3, P, P), channels last in memory

@@ -125,7 +125,7 @@ def stack_fields(
     """
     um_per_px = float(np.mean(sections[0].um_per_px))
     radius_um = params.graph.radius_px * um_per_px
-    places = [_registered(section, aligned[section.name], section.position) for section in sections]
+    places = [_registered(aligned[section.name], section.position) for section in sections]
     circles = all(aligned[section.name].is_similarity for section in sections)
     edges = stack_graph(
         np.concatenate([section.position for section in sections]),
@@ -162,10 +162,10 @@ def standardised(x: Tensor, over: Tensor | None = None) -> Tensor:
 def _contours(section: Section, registration: Registration, radius_px: float) -> np.ndarray:
     """Return the registered outline of each spot (N, 99, 2), um."""
     outline = contours(section.position, radius_px)
-    return _registered(section, registration, outline.reshape(-1, 2)).reshape(outline.shape)
+    return _registered(registration, outline.reshape(-1, 2)).reshape(outline.shape)
 
 
-def _registered(section: Section, registration: Registration, position: np.ndarray) -> np.ndarray:
+def _registered(registration: Registration, position: np.ndarray) -> np.ndarray:
     """Return places in um of the stack's frame (M, 2); NaN where the section is not proven to lie there."""
     return registration.to_um(position) if registration.ok else np.full(position.shape, np.nan)
 

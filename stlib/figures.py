@@ -25,6 +25,8 @@ from stlib.predictions import Predictions
 from stlib.scores import Load, read_run
 from stlib.tables import Table, rows_for, runs_of
 
+PANELS = 6  # side by side
+SECTIONS = 5  # of a patient that are shown
 TITLE = 20  # letters of a map's title in one line
 DPI = 160  # of a saved figure; at a column's real width
 
@@ -56,7 +58,6 @@ def gene_maps(
     positions_um: np.ndarray,
     spot_size_um: float,
     label: str,
-    most: int = 6,
 ) -> Figure:
     """Draw one gene in one section: measured, and each method beside it with its squared error.
 
@@ -72,11 +73,9 @@ def gene_maps(
         Diameter of the drawn spots.
     label
         Of the colour bar, e.g. the gene and its scale.
-    most
-        Panels side by side.
     """
     panels = {"measured": truth, **predictions}
-    rows = -(-len(panels) // most)
+    rows = -(-len(panels) // PANELS)
     columns = -(-len(panels) // rows)
     figure, axes = _maps(rows, columns, positions_um)
     limits = plots.shared_limits(*panels.values())
@@ -140,7 +139,7 @@ def gene_across_methods(
     return gene_maps(truth, shown, places, 0.9 * params.spot.pitch_um, label)
 
 
-def section_maps(predictions: Predictions, gene: str, params: Params, model: str, most: int = 5) -> Figure:
+def section_maps(predictions: Predictions, gene: str, params: Params, model: str) -> Figure:
     """Draw a gene in the scored sections of one patient: measured above, predicted below.
 
     The patient is the first whose fold has the gene in its panel; where none has, the figure says so.
@@ -155,8 +154,6 @@ def section_maps(predictions: Predictions, gene: str, params: Params, model: str
         The dataset; spots are drawn as wide as 0.9 of their pitch.
     model
         To print beside the lower row.
-    most
-        Number of sections shown.
     """
     obs = predictions.obs.reset_index(drop=True)
     at = np.flatnonzero(predictions.genes == gene)
@@ -165,7 +162,8 @@ def section_maps(predictions: Predictions, gene: str, params: Params, model: str
     if scored.empty:
         return _sentence(f"{gene} is in no fold's panel")
     patient = scored["patient"].iloc[0]
-    sections = list(scored[scored["patient"] == patient].groupby("section", sort=False).groups.items())[:most]
+    sections = list(scored[scored["patient"] == patient].groupby("section", sort=False).groups.items())
+    sections = sections[:SECTIONS]
     prediction = predictions.prediction[:, at[0]]
     shown = np.concatenate([rows for _, rows in sections])
     limits = plots.shared_limits(truth[shown], prediction[shown])

@@ -47,7 +47,7 @@ def nearest_mean(cohort: Cohort) -> Predicted:
 # ---- what makes a score too good ----------------------------------------
 
 
-def carried_weights(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
+def carried_weights(cohort: Cohort, flawed: bool) -> Predicted:
     """Train a linear model fold after fold; with the flaw, on the weights that the fold before left.
 
     Its input says whose spot it is (as stain may) and nothing of what the spot expresses: a random vector of
@@ -59,10 +59,8 @@ def carried_weights(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
         The counts.
     flawed
         True: one model for all folds.
-    seed
-        Of the input.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     patient = {name: rng.normal(size=WIDTH) for name in cohort.sections}
     inputs = {
         name: (patient[one.patient] + rng.normal(0, NOISE, (len(one), WIDTH))) / np.sqrt(WIDTH)
@@ -82,7 +80,7 @@ def carried_weights(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
     return predicted
 
 
-def chosen_checkpoint(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
+def chosen_checkpoint(cohort: Cohort, flawed: bool) -> Predicted:
     """Keep the best of 50 checkpoints that learned nothing; with the flaw, the best on the test fold.
 
     Each checkpoint is the mean training label plus a random wave over each section, the same for all genes:
@@ -94,10 +92,8 @@ def chosen_checkpoint(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
         The counts.
     flawed
         True: the hidden sections of the fold choose.
-    seed
-        Of the waves.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     waves = {}  # section -> (N, EPOCHS)
     for name, place in cohort.place.items():
         angle, phase = rng.uniform(0, 2 * np.pi, (2, EPOCHS))
@@ -257,7 +253,7 @@ def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndar
     return (weights / weights.sum(2, keepdims=True) @ values)[:, 0]
 
 
-def mixed_nodes(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
+def mixed_nodes(cohort: Cohort, flawed: bool) -> Predicted:
     """Hand the true labels through three layers and average a spot's tokens; with the flaw, a view's tokens.
 
     Parameters
@@ -266,10 +262,8 @@ def mixed_nodes(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
         The counts.
     flawed
         True: (layers, nodes, genes) is read as (nodes, layers, genes), see `tokens`.
-    seed
-        Of the order of the spots, which come shuffled as in a batch.
     """
-    rng, predicted = np.random.default_rng(seed), {}
+    rng, predicted = np.random.default_rng(0), {}
     for name in _hidden(cohort):
         order = rng.permutation(len(cohort.labels[name]))
         layers = np.stack([cohort.labels[name][order]] * 3)
@@ -291,7 +285,7 @@ def tokens(layers: np.ndarray, flawed: bool) -> np.ndarray:
     return layers.reshape(nodes, count, width) if flawed else layers.transpose(1, 0, 2)
 
 
-def section_projections(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicted:
+def section_projections(cohort: Cohort, flawed: bool) -> Predicted:
     """Predict the mean label of the 20 known spots that look most alike, after a random projection.
 
     Parameters
@@ -300,10 +294,8 @@ def section_projections(cohort: Cohort, flawed: bool, seed: int = 0) -> Predicte
         The counts.
     flawed
         True: each section has a projection of its own. False: all share one.
-    seed
-        Of the projections.
     """
-    rng, width = np.random.default_rng(seed), next(iter(cohort.looks.values())).shape[1]
+    rng, width = np.random.default_rng(0), next(iter(cohort.looks.values())).shape[1]
     shared = rng.normal(size=(width, PROJECTED))
     own = {name: rng.normal(size=shared.shape) if flawed else shared for name in cohort.section}
     seen = {name: looks @ own[name] for name, looks in cohort.looks.items()}

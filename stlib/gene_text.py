@@ -71,7 +71,7 @@ def read_gene_text(file: str | Path, genes: tuple[str, ...], width: int, most: i
         )
     tokens, segments = [], []
     with safe_open(path, "pt") as entries:
-        symbols = {key for key in entries.keys() if not key.endswith(SUFFIX)}  # noqa: SIM118, it is no dict
+        symbols = {key for key in entries.keys() if not key.endswith(SUFFIX)}
         missing = [gene for gene in genes if gene not in symbols]
         if missing:
             named = "; ".join(f"'{gene}' (nearest: {_closest(gene, symbols)})" for gene in missing[:3])

@@ -133,15 +133,13 @@ def grid_parents(position: np.ndarray, size_px: int) -> tuple[np.ndarray, np.nda
     return parents.ravel(), cells
 
 
-def grid_graph(cells: np.ndarray, group: np.ndarray | None = None) -> np.ndarray:
-    """Join the cells of one group whose grid distance is below 2.1: up to 12 neighbours, no self loops.
+def grid_graph(cells: np.ndarray) -> np.ndarray:
+    """Join the cells of a section whose grid distance is below 2.1: up to 12 neighbours, no self loops.
 
     Parameters
     ----------
     cells
         Integer grid index (R, 2), see `grid_parents`.
-    group
-        Section of each cell (R,); default: one group.
 
     Returns
     -------
@@ -149,14 +147,7 @@ def grid_graph(cells: np.ndarray, group: np.ndarray | None = None) -> np.ndarray
         Symmetric edge_index (2, E). An isolated cell has no edge.
     """
     cells = np.asarray(cells, np.int64).reshape(-1, 2)
-    group = np.zeros(len(cells), int) if group is None else np.asarray(group)
-    same_length(cells, group=group)
-    if not len(cells):
-        return np.zeros((2, 0), np.int64)
-    _, code = np.unique(group, return_inverse=True)
-    apart = np.ptp(cells[:, 0]) + 3  # the groups side by side, out of each other's reach
-    placed = cells + np.stack([code * apart, np.zeros_like(code)], 1)
-    a, b = cKDTree(placed).query_pairs(GRID_REACH, output_type="ndarray").T.astype(np.int64)
+    a, b = cKDTree(cells).query_pairs(GRID_REACH, output_type="ndarray").T.astype(np.int64)
     return symmetric(np.stack([a, b]), np.ones(len(a)))[0]
 
 

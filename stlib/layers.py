@@ -9,9 +9,7 @@ from torch.nn.functional import adaptive_avg_pool2d, scaled_dot_product_attentio
 from stlib import encoders
 from stlib.batch import Batch
 from stlib.losses import seen
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from stlib.pathology import IMAGENET
 
 
 class Standardise(nn.Module):
@@ -47,8 +45,8 @@ class Pixels(nn.Module):
 
     def __init__(
         self,
-        mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD,
+        mean: tuple[float, ...] = IMAGENET[0],
+        std: tuple[float, ...] = IMAGENET[1],
         side: int = 0,
     ) -> None:
         super().__init__()

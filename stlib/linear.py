@@ -5,9 +5,7 @@ import numpy as np
 PENALTIES = np.logspace(0, 6, 13)  # of standardised features
 
 
-def fit_ridge(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, weight: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Regress the labels of all genes on standardised features.
 
     Parameters
@@ -19,8 +17,6 @@ def fit_ridge(
     groups
         Patient (or section) of each row (N,). The penalty is the one with the lowest squared error on
         left-out groups; with a single group, on left-out rows.
-    weight
-        Of each row (N,); default: all equal.
 
     Returns
     -------
@@ -35,5 +31,5 @@ def fit_ridge(
     several = len(np.unique(groups)) > 1
     splits = list(LeaveOneGroupOut().split(features, labels, groups)) if several else None
     model = RidgeCV(PENALTIES, cv=splits, scoring="neg_mean_squared_error" if several else None)
-    model.fit(features.astype(np.float64), labels.astype(np.float64), sample_weight=weight)
+    model.fit(features.astype(np.float64), labels.astype(np.float64))
     return model.coef_.T.astype(np.float32), model.intercept_.astype(np.float32)

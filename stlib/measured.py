@@ -13,10 +13,9 @@ import numpy as np
 
 from stlib import paths
 from stlib.annotated import read_annotated
-from stlib.datasets import section_of, visium
+from stlib.datasets import section_of, slide_px, visium
 from stlib.datasets.folder import PITCH_TOLERANCE, neighbour_px
 from stlib.expression import common_genes
-from stlib.images import image_size
 from stlib.new_slide import SAME_SCALE, NewSlide
 from stlib.orientation import on_tissue, warn_if_turned
 from stlib.params import Params
@@ -98,7 +97,7 @@ def _read(params: Params, new: NewSlide, slide: Path, path: Path, training: Sect
         content = read_annotated(path)._asdict()
         if content["um_per_px"] is None:
             content["um_per_px"] = new.um_per_px
-        return section_of(own, path.name, str(path), {}, size_px=np.array(image_size(slide)), **content)
+        return section_of(own, path.name, 1, str(path), {}, size_px=slide_px(slide), **content)
     wanted = "SPOTS is an .h5ad with raw counts and obsm['spatial'], or the folder outs of Space Ranger"
     if not path.is_dir():
         raise FileNotFoundError(f"{wanted}; found no such thing at {path}. Name one of them")

@@ -275,9 +275,9 @@ def score(predictions: Predictions, name: str) -> pd.Series:
     return scores(predictions, name)["value"].rename(name)
 
 
-def overview(predictions: Predictions, names: tuple[str, ...] = OVERVIEW) -> pd.DataFrame:
-    """Score every patient by several metrics: one row a patient, one column a metric."""
-    return pd.concat([score(predictions, name) for name in names], axis=1)
+def overview(predictions: Predictions) -> pd.DataFrame:
+    """Score every patient by the metrics of `OVERVIEW`: one row a patient, one column a metric."""
+    return pd.concat([score(predictions, name) for name in OVERVIEW], axis=1)
 
 
 def by_fold(predictions: Predictions, name: str) -> pd.Series:

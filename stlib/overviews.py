@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from stlib import charts
+from stlib.metrics import OVERVIEW
 from stlib.plots import DOUBLE_MM, GREY, grid
 from stlib.tables import PLACE
 
 BLUE, RED = "#0072B2", "#D55E00"
 MOST = 10  # columns of genes
-SHOWN = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")  # figure 4, behind the headline
 
 
 def table_dots(found: pd.DataFrame) -> Figure:
@@ -49,7 +49,7 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     tests
         From `stlib.comparisons.against`.
     """
-    names = [name for name in SHOWN if name in set(patients["metric"])]
+    names = [name for name in OVERVIEW if name in set(patients["metric"])]
     keys = [*PLACE, "metric", "label"]
     drawn = patients[patients["metric"].isin(names)]  # the unit of the others may be a fold
     drawn = drawn.merge(tests[[*keys, "p_welch"]].rename(columns={"p_welch": "p"}), on=keys, how="left")

@@ -176,6 +176,10 @@ class Params(Record):
         """Sections that have a slide: those that are trained on and predicted."""
         return tuple(chain.from_iterable(self.sections.values()))
 
+    def options(self, kind: type[Record]) -> Any:
+        """Return what stands under ``source.options``, as the reader declares it."""
+        return parse(kind, self.source.options, f"params/{self.base}.yaml, source.options")
+
     def twins(self, patient: str) -> list[str]:
         """Return the other patients of the dataset that are the same tissue as one."""
         group = self.same_tissue_group.get(patient)
@@ -328,8 +332,3 @@ def sized(dataset: str) -> list[str]:
     base, named, sizes = dataset.partition("@")
     every = sizes.split("+") if named else sizes_of(base)
     return [f"{base}@{size}" for size in every] or [dataset]
-
-
-def dataset_names() -> list[str]:
-    """Return every dataset there is, each size of its own."""
-    return [name for path in sorted(paths.PARAMS.glob("*.yaml")) for name in sized(path.stem)]

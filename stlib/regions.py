@@ -14,7 +14,6 @@ from stlib.sections import Section
 from stlib.tables import Table, rows_for
 
 LEAST = 10  # locations of a label in a section; fewer tell nothing
-NAMES = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")
 
 
 def scores(
@@ -42,7 +41,7 @@ def scores(
         labels = labels_of(predictions, sections.get(run.to or run.dataset, {}))
         for region in dict.fromkeys(label for label in labels if label):
             own = _only(predictions, labels == region)
-            for name in NAMES:
+            for name in metrics.OVERVIEW:
                 if len(own.obs):
                     values = metrics.score(own, name).rename_axis("unit").rename("value").reset_index()
                     about = {"row": place, "region": region, "metric": name, "spots": len(own.obs)}

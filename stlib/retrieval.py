@@ -147,13 +147,8 @@ class Bank(AnySize):
         if key not in self._joined:
             if len(self._joined) >= KEPT:  # sections that are cut at random cite other rows each time
                 self._joined.clear()
-            k = min(k, len(rows) - 1)
             both = torch.cat([self.features[rows], self.expression[rows]], 1)
-            near = nearest(both, both, k + 1, "l2")
-            other = near != torch.arange(len(rows), device=near.device)[:, None]
-            other &= other.cumsum(1) <= k  # among equal rows the row itself may be missing
-            target = torch.arange(len(rows), device=near.device).repeat_interleave(k)
-            self._joined[key] = torch.stack([near[other], target]).cpu()
+            self._joined[key] = alike(both, k).cpu()
         return self._joined[key].to(rows.device)
 
     def _forget(self) -> None:
@@ -176,6 +171,19 @@ def nearest(query: Tensor, features: Tensor, k: int, metric: Metric) -> Tensor:
         raise ValueError(f"retrieval needs at least {k} locations to search, found {len(features)}")
     found = flat_index(features, metric).search(_array(query, metric), k)[1]
     return torch.from_numpy(_require_found(found)).to(query.device)
+
+
+def alike(features: Tensor, k: int) -> Tensor:
+    """Return edges (2, N k) to each row of features (N, D) from its `k` nearest others, nearest first.
+
+    The distance is Euclidean. With k or fewer rows each has all the others.
+    """
+    k = min(k, len(features) - 1)
+    near = nearest(features, features, k + 1, "l2")
+    here = torch.arange(len(features), device=near.device)
+    other = near != here[:, None]
+    other &= other.cumsum(1) <= k  # among equal rows the row itself may be missing
+    return torch.stack([near[other], here.repeat_interleave(k)])
 
 
 def _require_found(rows: np.ndarray) -> np.ndarray:

@@ -75,7 +75,7 @@ def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.Data
     if not parts:
         raise ValueError(
             f"tables/{table.name}.yaml has no row for dataset '{dataset}'; add one, or folds to "
-            f"params/{dataset}.yaml"
+            f"params/{dataset.partition('@')[0]}.yaml"
         )
     return pd.concat(parts, ignore_index=True)
 

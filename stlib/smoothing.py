@@ -1,5 +1,6 @@
 """Carry the labels of a known section over to its neighbours: denoised, and averaged around each place."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,47 @@ def low_rank(labels: np.ndarray, depth: np.ndarray, rank: int) -> np.ndarray:
     mean = (weight * labels).sum(0) / weight.sum()
     u, s, v = np.linalg.svd(weight * (labels - mean), full_matrices=False)
     return mean + (u[:, :rank] * s[:rank]) @ v[:rank] / weight
+
+
+def nearest_average(
+    place: np.ndarray,
+    known: np.ndarray,
+    labels: np.ndarray,
+    number: int,
+    weigh: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Average the labels of the nearest known spots around each place.
+
+    A place that is not registered (NaN) takes the mean of all known labels.
+
+    Parameters
+    ----------
+    place
+        (N, 2), um in the common frame.
+    known
+        Which of them are known (N,).
+    labels
+        (N, G), read where they are known.
+    number
+        Of known spots that count, at most.
+    weigh
+        Distances (n, number), the nearest first -> weights.
+
+    Returns
+    -------
+    np.ndarray
+        (N, G).
+    """
+    here = np.isfinite(place).all(1)
+    there = here & known
+    out = np.tile(labels[known].mean(0), (len(place), 1))
+    if there.any():
+        nearest = range(1, min(number, there.sum()) + 1)
+        distance, index = KDTree(place[there]).query(place[here], k=nearest)
+        weight = weigh(distance)
+        weight /= weight.sum(1, keepdims=True)
+        out[here] = np.einsum("nk,nkg->ng", weight, labels[there][index])
+    return out
 
 
 def gaussian_average(

@@ -65,7 +65,7 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
         raise ValueError(f"setting is {' or '.join(get_args(Setting))}, found '{setting}'")
     if protocol not in params.folds:
         raise ValueError(
-            f"params/{params.name}.yaml declares no folds for protocol '{protocol}' "
+            f"params/{params.base}.yaml declares no folds for protocol '{protocol}' "
             f"(found {list(params.folds)})"
         )
     tested = params.folds[protocol]

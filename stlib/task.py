@@ -12,11 +12,6 @@ from stlib.params import Params
 from stlib.sections import Section, load_sections
 from stlib.splits import Fold
 
-FED = (  # settings that feed a model
-    *("batch_size", "frozen", "intra", "cross", "known_train", "known_test", "permuted"),
-    *("window_px", "halvings"),
-)
-
 
 @dataclass(frozen=True)
 class Task:
@@ -98,6 +93,7 @@ def feed_of(
         params,
         shown | {section.name: section for section in new},
         panel_of(params, fold, everything),
+        config,
         unit=kind.UNIT,
         needs=kind.needs(config),
         protocol=task.protocol,
@@ -105,5 +101,4 @@ def feed_of(
         measured=fold.known,
         counted=[everything[name] for name in fold.counted],
         aligned=aligned,
-        **{name: getattr(config, name) for name in FED},
     )

@@ -74,7 +74,7 @@ def learn(task: Task, feed: Feed) -> "tuple[Method, pd.DataFrame, Fabric | ranks
             f"model '{task.model}' in {fabric.world_size} processes needs at least as many batches for each "
             f"step, which are dealt to them; found batches_per_step {config.batches_per_step}. Set it (and a "
             "smaller batch_size, if a step shall see as many locations as before) under `overrides` in "
-            f"params/{params.name.split('@')[0]}.yaml, or launch fewer"
+            f"params/{params.base}.yaml, or launch fewer"
         )
 
     history: list[dict[str, Any]] = []

@@ -8,9 +8,9 @@ from stlib.array_tiles import TileFeed, Tiles
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.lattice import lattice
-from stlib.models import build, method
+from stlib.models import Config, build, method
 from stlib.sections import load_sections
-from stlib.task import FED, config_of
+from stlib.task import config_of
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,7 @@ def trained(toy_hd, slide):
         config, kind = config_of(toy_hd, name, "hd"), method(name)
         panel = top_mean_panel(slide[0].values(), toy_hd.panel.size)
         feed = Feed(
-            toy_hd, slide[0], panel, unit=kind.UNIT, needs=kind.needs(config), protocol="hd",
-            **{field: getattr(config, field) for field in FED},
+            toy_hd, slide[0], panel, config, unit=kind.UNIT, needs=kind.needs(config), protocol="hd",
         )  # fmt: skip
         model = build(name, config, feed.shape)
         model.prepare(feed.whole(["P2"]))
@@ -116,8 +115,8 @@ def test_features_are_standardised_as_in_the_prepared_section(toy_hd, slide, tra
     batch = TileFeed(tiles, model, model.reach(model.config)).batch((0, 0))
     kind = method("magnet")
     feed = Feed(
-        toy_hd, {"P1": section}, list(model.shape.panel), unit=kind.UNIT, needs=kind.needs(model.config),
-        protocol="hd", batch_size=10_000,
+        toy_hd, {"P1": section}, list(model.shape.panel), Config(batch_size=10_000), unit=kind.UNIT,
+        needs=kind.needs(model.config), protocol="hd",
     )  # fmt: skip
     (wanted,) = feed.whole(["P1"])
     order = np.lexsort(tiles.place.T), np.lexsort(wanted.array.numpy().T)

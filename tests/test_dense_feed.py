@@ -6,6 +6,7 @@ import torch
 from stlib import windows
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
+from stlib.models import Config
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +15,8 @@ def feed(toy, toy_sections):
     sections = {name: toy_sections[name] for name in toy.sections["P1"]}
     panel = top_mean_panel(sections.values(), toy.panel.size)
     return lambda batch_size=50: Feed(
-        toy, sections, panel, unit="window", needs=frozenset({"window"}), protocol="2d",
-        batch_size=batch_size, window_px=256, halvings=2,
+        toy, sections, panel, Config(batch_size=batch_size, window_px=256, halvings=2), unit="window",
+        needs=frozenset({"window"}), protocol="2d",
     )  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -128,8 +130,8 @@ def test_exemplars_of_the_toy_are_of_other_patients(toy, toy_sections):
     panel = top_mean_panel(toy_sections.values(), toy.panel.size)
     config = config_of(toy, "egn", "2d")
     feed = Feed(
-        toy, toy_sections, panel, unit="spot", needs=frozenset({"features"}), protocol="2d", batch_size=4096,
-        frozen=config.frozen,
+        toy, toy_sections, panel, replace(config, batch_size=4096), unit="spot",
+        needs=frozenset({"features"}), protocol="2d",
     )  # fmt: skip
     model = build("egn", config, feed.shape)
     model.prepare(feed.whole(names))

@@ -6,6 +6,7 @@ from stlib import feed as module
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed, augment
 from stlib.fields import another
+from stlib.models import Config
 
 EVERYTHING = frozenset({"patch", "features", "levels", "graph", "cross", "rate", "counts", "neighbours"})
 
@@ -15,16 +16,17 @@ def feed(toy, toy_sections):
     """Make a feed of two patients, of whom P2 is tested with P2-1 known."""
     sections = {name: toy_sections[name] for name in (*toy.sections["P1"], *toy.sections["P2"])}
     panel = top_mean_panel(sections.values(), toy.panel.size)
-    return lambda unit="stack", protocol="3d", needs=EVERYTHING, **settings: Feed(
+    return lambda unit="stack", protocol="3d", needs=EVERYTHING, measured=(), counted=(), **settings: Feed(
         toy,
         sections,
         panel,
+        Config(batch_size=50, **settings),
         unit=unit,
         needs=needs,
         protocol=protocol,
-        batch_size=50,
         hidden=("P2-2", "P2-3"),
-        **settings,
+        measured=measured,
+        counted=counted,
     )
 
 
@@ -147,8 +149,8 @@ def test_half_of_the_measured_section_is_hidden_everywhere_and_always_the_same(f
 def test_a_quarter_is_a_quarter_and_each_section_has_its_own(toy, toy_sections):
     one = toy_sections["P2-1"]
     made = Feed(
-        toy, {"a": one, "b": one}, [str(one.genes[0])], unit="spot", needs=frozenset(), protocol="3d",
-        batch_size=50, known_test=0.25, measured=("a", "b"),
+        toy, {"a": one, "b": one}, [str(one.genes[0])], Config(batch_size=50, known_test=0.25), unit="spot",
+        needs=frozenset(), protocol="3d", measured=("a", "b"),
     )  # fmt: skip
     first, second = made._seen("a"), made._seen("b")
     assert first.sum() == second.sum() == round(len(one) / 4) and (first != second).any()

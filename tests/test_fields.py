@@ -12,6 +12,7 @@ from stlib.alignment import load_registration
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.feed import Feed
 from stlib.fields import section_fields, stack_fields, standardised
+from stlib.models import Config
 from stlib.sections import Cells, load_sections
 
 
@@ -153,8 +154,9 @@ def test_a_feed_takes_the_registration_as_it_is(toy, toy_sections, panel, monkey
     aligned["P1-3"] = replace(aligned["P1-3"], ok=False)
     monkeypatch.setattr(module, "load_registration", lambda name: aligned)
     feed = Feed(
-        toy, sections, panel, unit="stack", needs=frozenset({"graph", "cross"}), protocol="3d", batch_size=50
-    )
+        toy, sections, panel, Config(batch_size=50), unit="stack", needs=frozenset({"graph", "cross"}),
+        protocol="3d",
+    )  # fmt: skip
     (batch,) = feed.whole(sections)
     assert batch.registered[batch.section == 2].isnan().all()
     parts = list(feed.training(sections, torch.Generator().manual_seed(0)))  # cut by place, NaN or not

@@ -122,9 +122,8 @@ def test_grid_graph_has_twelve_neighbours():
     assert not (edge_index[0] == edge_index[1]).any()
 
 
-def test_grid_graph_keeps_groups_apart():
-    cells = [[0, 0], [0, 1], [0, 0], [1, 1], [9, 9]]
-    assert pairs(grid_graph(cells, ["a", "a", "b", "b", "b"])) == {(0, 1), (1, 0), (2, 3), (3, 2)}
+def test_grid_graph_leaves_what_stands_alone():
+    assert pairs(grid_graph([[0, 0], [1, 1], [9, 9]])) == {(0, 1), (1, 0)}
     assert grid_graph(np.zeros((0, 2))).shape == (2, 0)
 
 

@@ -1,5 +1,7 @@
 """What a method learned comes from the images: with those of other places its gain is gone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,10 +29,8 @@ def test_images_of_other_places_remove_the_gain(request, tmp_path, dataset, prot
     mean, _, _ = train_fold(Task(params, fold, "mean", protocol, 0, tmp_path, "recipe"))
 
     feed = Feed(
-        params, load_sections(params, fold.test), true.genes.tolist(),
-        unit=model.UNIT, needs=model.needs(model.config),
-        protocol=protocol, batch_size=model.config.batch_size, hidden=fold.test, frozen=model.config.frozen,
-        halvings=model.config.halvings, permuted=True,
+        params, load_sections(params, fold.test), true.genes.tolist(), replace(model.config, permuted=True),
+        unit=model.UNIT, needs=model.needs(model.config), protocol=protocol, hidden=fold.test,
     )  # fmt: skip
     mixed = train.predict(model, feed, fold.test, (), devices.fabric(False, "32-true"))
     mixed = np.concatenate([mixed[section] for section in fold.test])

@@ -14,7 +14,7 @@ from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.losses import seen
 from stlib.models import Method, build, configure, method, names, trainable
-from stlib.task import FED, config_of
+from stlib.task import config_of
 
 CASES = [
     (name + suffix, protocol)
@@ -44,8 +44,7 @@ def feed_for(toy, toy_sections):
         config = replace(config_of(toy, name, protocol), **VARIANT.get(name, {}), **changes)
         kind = method(name)
         return config, Feed(
-            toy, sections, panel, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol,
-            **{name: getattr(config, name) for name in FED},
+            toy, sections, panel, config, unit=kind.UNIT, needs=kind.needs(config), protocol=protocol,
         )  # fmt: skip
 
     return make

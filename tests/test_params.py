@@ -4,17 +4,18 @@ import pytest
 import yaml
 
 from stlib import paths
-from stlib.params import Params, dataset_names, files_of, load_params, sized
+from stlib.params import Params, files_of, load_params, sized
 from stlib.records import parse
 
 TOY = yaml.safe_load((paths.PARAMS / "toy.yaml").read_text())
+DATASETS = [name for path in sorted(paths.PARAMS.glob("*.yaml")) for name in sized(path.stem)]
 
 
 def changed(**changes):
     return copy.deepcopy(TOY) | changes
 
 
-@pytest.mark.parametrize("dataset", dataset_names())
+@pytest.mark.parametrize("dataset", DATASETS)
 def test_every_params_file_is_strict_and_complete(dataset):
     params = load_params(dataset)
     assert params.with_slide
@@ -96,7 +97,7 @@ def test_a_fold_that_separates_the_same_tissue_is_refused():
 
 
 def test_the_same_tissue_has_one_name_in_all_datasets():
-    every = [load_params(dataset) for dataset in dataset_names()]
+    every = [load_params(dataset) for dataset in DATASETS]
     names = {params.name: set(params.same_tissue_group.values()) for params in every}
     assert names["her2st"] == names["her2st_small"] == names["st_breast"] != set()
 
@@ -118,7 +119,10 @@ def test_a_size_takes_the_place_of_what_the_file_says(monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(changed(**SIZED)))
     (tmp_path / "plain.yaml").write_text(yaml.safe_dump(changed(name="plain")))
-    assert dataset_names() == ["plain", "toy@55um", "toy@8um"]  # safe_dump sorts the keys of a mapping
+    assert sized("plain") == ["plain"] and sized("toy") == [
+        "toy@55um",
+        "toy@8um",
+    ]  # safe_dump sorts the keys of a mapping
     small, large = load_params("toy@8um"), load_params("toy@55um")
     assert (small.name, small.base) == ("toy@8um", "toy")
     assert (small.spot.size_um, small.panel.size) == (8, TOY["panel"]["size"])

@@ -1,7 +1,8 @@
-"""The README, and the page of findings, say what the results and the Makefile say."""
+"""The README, the page of findings and the map of the library say what results, Makefile and folder say."""
 
 import re
 
+import stlib
 from stlib.paths import ROOT
 from stlib.rendered import QUOTING, quote
 
@@ -45,6 +46,11 @@ def test_every_make_target_it_names_exists():
     tables = {f"reproduce-{path.stem.replace('_', '-')}" for path in (ROOT / "tables").glob("*.yaml")}
     for target in named - tables:
         assert re.search(rf"^([a-z]+ )*{target}[ :]", makefile, re.MULTILINE), target
+
+
+def test_the_map_of_the_library_names_each_module():
+    modules = {path.stem for path in (ROOT / "stlib").glob("*.py")} - {"__init__"}
+    assert set(re.findall(r"`(\w+)`", stlib.__doc__)) == modules
 
 
 def test_the_figures_it_shows_exist():

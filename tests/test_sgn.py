@@ -7,7 +7,8 @@ from torch.nn.functional import normalize
 
 from stlib.batch import Batch, Shape
 from stlib.models import build, configure
-from stlib.models.sgn import GeneEncoder, ScaledBlock, SectionGraph, alike
+from stlib.models.sgn import GeneEncoder, ScaledBlock, SectionGraph
+from stlib.retrieval import alike
 
 WIDTH = 4096  # of the language model
 

@@ -1,11 +1,12 @@
 import pytest
+from test_params import DATASETS
 
-from stlib.params import dataset_names, load_params
+from stlib.params import load_params
 from stlib.splits import folds, whole
 
 CASES = [
     (dataset, protocol, setting)
-    for dataset in dataset_names()
+    for dataset in DATASETS
     for protocol in load_params(dataset).folds
     for setting in ("strict", "published")
 ]
@@ -88,6 +89,8 @@ def test_counts_of_patients_without_slides_choose_the_panel_only():
 
 def test_a_protocol_that_the_dataset_does_not_declare():
     params = load_params("toy").model_copy(update={"folds": {}})
+    with pytest.raises(ValueError, match=r"params/toy_hd.yaml declares no folds for protocol '3d'"):
+        folds(load_params("toy_hd@8um"), "3d")  # the file is that of all sizes
     with pytest.raises(ValueError, match=r"params/toy.yaml declares no folds for protocol '3d'"):
         folds(params, "3d")
 

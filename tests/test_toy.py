@@ -10,7 +10,7 @@ from stlib import paths
 from stlib.datasets import toy as reader
 from stlib.params import Params, load_params
 from stlib.slide import Slide
-from stlib.toy import PARTS, Toy
+from stlib.toy import PARTS, Options, Toy
 from stlib.toy_paint import paint
 
 
@@ -71,7 +71,7 @@ def test_another_seed_is_another_tissue(params, measured):
 
 
 def test_shares_of_variance_come_out_as_asked(params, tissue):
-    asked = reader.options(params)
+    asked = params.options(Options)
     parts = [tissue.parts(tissue.patient_of[name], tissue.places(name), 50) for name in tissue.cuts]
     found = np.concatenate(parts, 1).var(1).mean(1)  # over spots, then genes: (3,)
     np.testing.assert_allclose(found, [asked.shares[part] * asked.sd**2 for part in PARTS], rtol=1e-9)
@@ -85,7 +85,7 @@ def test_the_parts_add_up_to_the_rate(params, tissue, measured):
     np.testing.assert_allclose(
         rest - depth, np.tile(tissue.base - tissue.base.mean(), (len(rate), 1)), atol=1e-9
     )
-    assert np.std(depth) == pytest.approx(reader.options(params).depth_sd, rel=0.2)
+    assert np.std(depth) == pytest.approx(params.options(Options).depth_sd, rel=0.2)
 
 
 def test_patient_part_is_one_offset_per_patient_and_gene(tissue):
@@ -98,12 +98,12 @@ def test_patient_part_is_one_offset_per_patient_and_gene(tissue):
 def test_counts_are_negative_binomial(params, measured):
     counts = np.concatenate([counts for counts, _ in measured.values()])
     rate = np.concatenate([rate for _, rate in measured.values()])
-    dispersion = reader.options(params).dispersion
+    dispersion = params.options(Options).dispersion
     assert counts.sum() / rate.sum() == pytest.approx(1, abs=0.01)
     standard = (counts - rate) / np.sqrt(rate + dispersion * rate**2)
     assert standard.mean() == pytest.approx(0, abs=0.01)
     assert standard.var() == pytest.approx(1, abs=0.03)
-    assert np.median(counts.sum(1)) == pytest.approx(reader.options(params).depth, rel=0.1)
+    assert np.median(counts.sum(1)) == pytest.approx(params.options(Options).depth, rel=0.1)
 
 
 def test_neighbouring_sections_resemble_each_other_more_than_distant_ones(tissue):
@@ -153,7 +153,7 @@ def test_true_map_and_its_inverse_agree(params, tissue):
 
 
 def test_a_cut_rotates_shifts_and_warps_within_its_limits(params, tissue):
-    asked = reader.options(params)
+    asked = params.options(Options)
     px = np.stack(np.meshgrid(np.arange(5, 1680, 10), np.arange(5, 1680, 10)), -1).reshape(-1, 2)
     warps = []
     for cut in tissue.cuts.values():
@@ -292,11 +292,11 @@ def test_options_that_make_no_tissue_are_refused(small):
     with pytest.raises(
         ValueError, match=r"params/toy\.yaml, source\.options: shares: .*must sum to 1, found"
     ):
-        reader.options(changed(small, shares=shares))
+        changed(small, shares=shares).options(Options)
     with pytest.raises(ValueError, match=r"needs two patients, found \['P1'\]"):
         reader.tissue(small.model_copy(update={"sections": {"P1": ["P1-1"]}}))
     with pytest.raises(ValueError, match=r"unknown key 'depht' \(nearest: 'depth'\)"):
-        reader.options(changed(small, depht=1.0))
+        changed(small, depht=1.0).options(Options)
 
 
 def test_the_region_of_a_spot_is_its_most_frequent_cell_type(tissue):

@@ -19,7 +19,7 @@ from stlib.checkpoint import read_about
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
 from stlib.layers import cosine_decay
-from stlib.models import build, configure
+from stlib.models import Config, build, configure
 from stlib.splits import Fold
 from stlib.task import Task
 from stlib.train import train_fold
@@ -259,7 +259,7 @@ def mean(toy, toy_sections):
     """Return the model `mean` without its profile, and a feed of three sections."""
     sections = {name: toy_sections[name] for name in ("P4-1", "P4-2", "P4-3")}
     panel = top_mean_panel(sections.values(), 5)
-    feed = Feed(toy, sections, panel, unit="spot", needs=frozenset(), protocol="2d", batch_size=100)
+    feed = Feed(toy, sections, panel, Config(batch_size=100), unit="spot", needs=frozenset(), protocol="2d")
     return build("mean", configure("mean", "2d"), feed.shape), feed
 
 

@@ -11,6 +11,7 @@ from scipy import sparse
 from stlib import features, scales, transfer
 from stlib.expression import log_proportion, panel_counts, thinned_log_proportion
 from stlib.feed import Feed
+from stlib.models import Config
 from stlib.params import load_params, sized
 from stlib.predictions import Predictions
 from stlib.results import Run
@@ -122,8 +123,8 @@ def test_patches_of_another_dataset_are_cut_from_its_slide_at_its_levels(monkeyp
     )
     there = section(size_um=8, pitch_um=8, shape="square", um_per_px=1.0)
     feed = Feed(
-        load_params("toy"), {"P1-1": section(), "toy_hd@8um/P1": there}, ["a"], unit="spot",
-        needs=frozenset({"patch"}), protocol="2d", batch_size=9, hidden=("toy_hd@8um/P1",),
+        load_params("toy"), {"P1-1": section(), "toy_hd@8um/P1": there}, ["a"], Config(batch_size=9),
+        unit="spot", needs=frozenset({"patch"}), protocol="2d", hidden=("toy_hd@8um/P1",),
     )  # fmt: skip
     list(feed.whole(["P1-1", "toy_hd@8um/P1"]))
     assert [(params.name, params.levels["spot"].px) for params in asked] == [("toy", 64), ("toy_hd@8um", 128)]
@@ -150,8 +151,8 @@ def test_a_dense_network_cannot_see_more_than_the_slide_has():
     home = home.model_copy(update={"levels": transfer.Levels(**levels)})
     sections = {"P1-1": section(), "toy_hd@8um/P1": section(um_per_px=4.0)}
     feed = Feed(
-        home, sections, ["a"], unit="window", needs=frozenset({"window"}), protocol="2d", batch_size=1,
-        hidden=("toy_hd@8um/P1",),
+        home, sections, ["a"], Config(batch_size=1), unit="window", needs=frozenset({"window"}),
+        protocol="2d", hidden=("toy_hd@8um/P1",),
     )  # fmt: skip
     with pytest.raises(ValueError, match="toy_hd@8um/P1: no image is enlarged.*found -1 times"):
         next(feed.whole(["toy_hd@8um/P1"]))
@@ -192,8 +193,8 @@ def test_a_feed_teaches_labels_of_the_tested_area_and_hides_those_of_the_tested_
     there = {name: replace(found, size_um=8.0) for name, found in there.items()}
     panel = list(here.genes[:5])
     feed = Feed(
-        home, {"P2": here, **there}, panel, unit="spot", needs=frozenset(), protocol="hd", batch_size=10_000,
-        hidden=("toy_hd@16um/P1",),
+        home, {"P2": here, **there}, panel, Config(batch_size=10_000), unit="spot", needs=frozenset(),
+        protocol="hd", hidden=("toy_hd@16um/P1",),
     )  # fmt: skip
     (batch,) = feed.whole(["P2", "toy_hd@16um/P1"])
     taught = batch.section == 0

@@ -1,8 +1,16 @@
 """One reader per source, and the step that turns its files into sections.
 
-A reader is a module of this folder with `Options` (a Record), `fetch`, `read` and `image`; one that can draw
-a sample of locations also has `under_tissue`, the places of all. The params file names it; nothing else has
-to know it. `present` and `layer` are what several readers do alike.
+A reader is a module of this folder. The params file names it; nothing else has to know it. It has
+
+``Options``                         what stands under ``source.options`` of its params files, a Record
+``fetch(params, folder)``           makes sure that every file is there, see `fetch`
+``read(params, folder, section)``   returns a section, of `sections` or of `counts_only`; with ``slide=False``
+                                    its slide is left aside, as for `counts_only`, and `size_px` is None
+``image(params, folder, section)``  returns the path of its slide
+``under_tissue(...)``               of the same, if it can draw a sample of locations: the places of all
+
+A file that is missing is a FileNotFoundError; files that are damaged, contradict each other, or hold what no
+section can hold, are a ValueError. What readers do alike stands here, from `ours` to `section_of`.
 """
 
 import importlib
@@ -11,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from stlib import paths
@@ -106,6 +115,11 @@ def fetch(params: Params, folder: Path) -> None:
     reader(params).fetch(params, folder)
 
 
+def ours(params: Params, folder: Path) -> bool:
+    """Tell whether a folder is the house's own, the only one that a reader's `fetch` may fill."""
+    return Path(folder).resolve() == paths.raw(params.source.reader).resolve()
+
+
 def present(params: Params, path: Path) -> Path:
     """Return the path of a raw file, or say how to get it."""
     if not path.is_file():
@@ -114,6 +128,27 @@ def present(params: Params, path: Path) -> Path:
             f"it, in the source's layout: `make data DATASET={params.name} DATA=folder`"
         )
     return path
+
+
+def slide_px(path: Path) -> np.ndarray:
+    """Return width and height of a slide (2,), px."""
+    from stlib.images import image_size  # counts alone need no image library
+
+    return np.array(image_size(path))
+
+
+def patient_of(params: Params, section: str) -> str:
+    """Return whose section it is.
+
+    Raises
+    ------
+    ValueError
+        If the params file has no such section.
+    """
+    if section not in params.patient_of:
+        close = nearest(section, params.patient_of)
+        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
+    return params.patient_of[section]
 
 
 def layer(params: Params, section: str) -> int:
@@ -125,10 +160,7 @@ def layer(params: Params, section: str) -> int:
         If the params file has no such section, or lists the stack in another order: serial registration
         follows that list.
     """
-    if section not in params.patient_of:
-        close = nearest(section, params.patient_of)
-        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
-    patient = params.patient_of[section]
+    patient = patient_of(params, section)
     stack = params.sections.get(patient, [])
     if stack != sorted(stack):
         raise ValueError(
@@ -146,17 +178,14 @@ def listed(params: Params, section: str) -> int:
     ValueError
         If the params file has no such section.
     """
-    if section not in params.patient_of:
-        close = nearest(section, params.patient_of)
-        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
-    patient = params.patient_of[section]
+    patient = patient_of(params, section)
     return [*params.sections.get(patient, []), *params.counts_only.get(patient, [])].index(section) + 1
 
 
 def section_of(
-    params: Params, name: str, source: str, allowed_empty: dict[str, list[str]], **content: Any
+    params: Params, name: str, place: int, source: str, allowed_empty: dict[str, list[str]], **content: Any
 ) -> Section:
-    """Return a section of a lab's own files, checked.
+    """Return what a reader found of a section, checked.
 
     Parameters
     ----------
@@ -164,6 +193,8 @@ def section_of(
         The dataset, which says of whom the section is and what its locations are.
     name
         Of the section.
+    place
+        In its stack, from 1.
     source
         What a message calls its files.
     allowed_empty
@@ -176,7 +207,7 @@ def section_of(
     made = Section(
         name=name,
         patient=params.patient_of[name],
-        layer=listed(params, name),
+        layer=place,
         shape=params.spot.shape,
         size_um=params.spot.size_um,
         pitch_um=params.spot.pitch_um,

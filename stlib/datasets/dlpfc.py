@@ -8,14 +8,11 @@ positions all places of the hexagonal array (`stlib.visium`).
 
 from pathlib import Path
 
-import numpy as np
-
-from stlib import paths
-from stlib.datasets import layer, present
+from stlib.datasets import layer, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.params import Params
-from stlib.records import Record, parse
-from stlib.sections import Section, check_section
+from stlib.records import Record
+from stlib.sections import Section
 from stlib.visium import check_slide_size
 from stlib.visium_spots import read_spots
 
@@ -55,12 +52,11 @@ def fetch(params: Params, folder: Path) -> None:
     download is believed, and remembered (`stlib.download`). A folder of the user's is never written to, see
     `require`.
     """
-    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
-        urls = {"counts": params.source.url, "slide": params.source.url}
+    if ours(params, folder):
+        near, apart = params.source.url.rstrip("/"), params.options(Options).positions_url.rstrip("/")
+        urls = {"counts": near, "slide": near, "positions": apart, "scale": apart}
         addresses = {
-            f"{section}/{FILES[kind].format(section)}": "/".join(
-                [urls.get(kind, _options(params).positions_url).rstrip("/"), REMOTE[kind].format(section)]
-            )
+            f"{section}/{FILES[kind].format(section)}": f"{urls[kind]}/{REMOTE[kind].format(section)}"
             for section in params.patient_of
             for kind in FILES
             if kind != "slide" or section in params.with_slide
@@ -89,57 +85,17 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: its spots under tissue.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A number such as 151507, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
-    options, place = _options(params), layer(params, section)
+    """Read one section, see `stlib.datasets`: its spots under tissue; its name is a number such as 151507."""
+    options, place = params.options(Options), layer(params, section)
     counted, placed = (_file(params, folder, section, kind) for kind in ("counts", "positions"))
     source = f"{counted.parent}: {counted.name} and {placed.name}"
     spots = read_spots(counted, placed, params.spot.pitch_um)
     size_px = None
     if slide and section in params.with_slide:
-        size_px = _size_px(params, folder, section)
-    made = Section(
-        name=section,
-        patient=params.patient_of[section],
-        layer=place,
-        size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
-        **spots._asdict(),
-    )
-    return check_section(made, source, tuple(options.empty_spots.get(section, ())))
-
-
-def _size_px(params: Params, folder: Path, section: str) -> np.ndarray:
-    """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.images import image_size  # counts alone need no image library
-
-    size_px = np.array(image_size(image(params, folder, section)))
-    check_slide_size(size_px, _file(params, folder, section, "scale"))
-    return size_px
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+        size_px = slide_px(image(params, folder, section))
+        check_slide_size(size_px, _file(params, folder, section, "scale"))
+    empty = options.empty_spots
+    return section_of(params, section, place, source, empty, size_px=size_px, **spots._asdict())
 
 
 def _file(params: Params, folder: Path, section: str, kind: str) -> Path:

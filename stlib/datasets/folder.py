@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from stlib.annotated import read_annotated
-from stlib.datasets import present, section_of
+from stlib.datasets import listed, present, section_of, slide_px
 from stlib.graph import knn_graph
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.slides_beside import the_slide
 
@@ -60,46 +60,26 @@ def table(params: Params, folder: Path, section: str) -> Path:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide."""
-    name = _options(params).slides.get(section)
+    name = params.options(Options).slides.get(section)
     return present(params, Path(folder) / name) if name else the_slide(Path(folder), section)
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds the files of all sections.
-    section
-        Its name.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the scale is unknown or contradicts the spots, or the AnnData does not hold what it must.
-    """
-    options, path = _options(params), table(params, folder, section)
+    """Read one section, see `stlib.datasets`; a scale that is unknown or contradicts the spots is refused."""
+    options, place = params.options(Options), listed(params, section)
+    path = table(params, folder, section)
     found = read_annotated(path)
     size_px = None
     um_per_px = found.um_per_px
     if section in options.um_per_px:
         um_per_px = np.full(2, options.um_per_px[section])
     if slide and section in params.with_slide:
-        from stlib.images import image_size
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
     if um_per_px is None:
         um_per_px = _of_slide(params, folder, section)
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
     content = found._asdict() | {"um_per_px": um_per_px, "size_px": size_px}
-    return section_of(params, section, str(path), options.empty_spots, **content)
+    return section_of(params, section, place, str(path), options.empty_spots, **content)
 
 
 def neighbour_px(position: np.ndarray) -> float:
@@ -133,10 +113,6 @@ def _of_slide(params: Params, folder: Path, section: str) -> np.ndarray:
     try:
         return scale_of(image(params, folder, section))
     except ValueError as error:
-        where = f"source.options.um_per_px.{section} in params/{params.name}.yaml, or into uns['um_per_px']"
+        where = f"source.options.um_per_px.{section} in params/{params.base}.yaml, or into uns['um_per_px']"
         reason = str(error).split(" Give the scanner's")[0]
         raise ValueError(f"{reason} Write the scanner's um per px into {where}") from error
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")

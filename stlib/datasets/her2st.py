@@ -20,13 +20,13 @@ import numpy as np
 from stlib import paths
 from stlib.array import scale_of_slide, slope
 from stlib.counts import read_counts
-from stlib.datasets import present
+from stlib.datasets import ours, patient_of, present, section_of, slide_px
 from stlib.download import download, download_unpublished
 from stlib.encrypted import unpack
 from stlib.manifest import File, read_manifest
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
-from stlib.sections import Section, check_section
+from stlib.records import Record
+from stlib.sections import Section
 
 MANIFEST = "her2st.files.tsv"  # in params/, of the route github
 ARCHIVES = "her2st.archives.tsv"  # of the route zenodo: which members go where, and the passwords
@@ -63,8 +63,8 @@ def fetch(params: Params, folder: Path) -> None:
     the manifest; Zenodo's archives are believed once, and kept below ``archives``. A folder of the user's is
     never written to, see `require`.
     """
-    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
-        if _options(params).route == "zenodo":
+    if ours(params, folder):
+        if params.options(Options).route == "zenodo":
             _from_archives(params, Path(folder))
         else:
             download(_needed(params), params.source.url, Path(folder))
@@ -101,43 +101,26 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
+    """Read one section, see `stlib.datasets`; its name is such as A1.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A name such as A1, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None, and the scale
-        comes from the pixels of the spots.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
+    Without its slide the scale comes from the pixels of the spots.
     """
     patient = _patient(params, section)
-    options = _options(params)
+    options = params.options(Options)
     barcodes, genes, counts = read_counts(_present(params, folder, f"ST-cnts/{section}.tsv.gz"))
     spots = _read_spots(_present(params, folder, f"ST-spotfiles/{section}_selection.tsv"))
     source = f"{_top(folder)}: {section}.tsv.gz and {section}_selection.tsv"
     array, position = _join(barcodes, spots, options.dead_positions, source)
     size_px, um_per_px = None, params.spot.pitch_um / slope(array, position)
     if slide and section in params.with_slide:
-        from stlib.images import image_size  # counts alone need no image library
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
         um_per_px = scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)
-    made = Section(
-        name=section,
-        patient=patient,
-        layer=int(section.removeprefix(patient)),
+    return section_of(
+        params,
+        section,
+        int(section.removeprefix(patient)),
+        source,
+        options.empty_spots,
         barcodes=barcodes,
         genes=genes,
         counts=counts,
@@ -145,12 +128,8 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         position=position,
         um_per_px=um_per_px,
         size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
         region=_regions(_top(folder) / f"ST-pat/lbl/{section}_labeled_coordinates.tsv", array, spots),
     )
-    return check_section(made, source, tuple(options.empty_spots.get(section, ())))
 
 
 def _read_spots(path: Path) -> dict[str, np.ndarray]:
@@ -231,14 +210,11 @@ def _join(
 
 
 def _patient(params: Params, section: str) -> str:
-    """Return the patient of a section of the params file."""
-    if section not in params.patient_of:
-        close = nearest(section, params.patient_of)
-        raise ValueError(f"params/{params.name}.yaml has no section '{section}' (nearest: {close})")
-    patient = params.patient_of[section]
+    """Return the patient of a section, whose name begins with it."""
+    patient = patient_of(params, section)
     if not section.removeprefix(patient).isdigit():
         raise ValueError(
-            f"params/{params.name}.yaml: a section is called by its patient's letter and its number; correct "
+            f"params/{params.base}.yaml: a section is called by its patient's letter and its number; correct "
             f"'{section}' of patient '{patient}'"
         )
     return patient
@@ -274,10 +250,6 @@ def _from_archives(params: Params, folder: Path) -> None:
             archive = PurePosixPath(urlsplit(row["url"]).path).name
             download_unpublished({archive: row["url"]}, folder / "archives")
             unpack(folder / "archives" / archive, row["password"], wanted, folder)
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
 
 
 def _top(folder: Path) -> Path:

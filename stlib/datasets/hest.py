@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from stlib.annotated import along_axes, read_annotated
-from stlib.datasets import present, section_of
+from stlib.datasets import listed, present, section_of, slide_px
 from stlib.datasets.folder import check_pitch
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.visium import is_hexagonal, pitch_of
 
@@ -57,39 +57,19 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds ``st``, ``wsis`` and ``metadata``.
-    section
-        Its id, e.g. SPA154.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
+    """Read one section, see `stlib.datasets`; its name is an id such as SPA154."""
+    options, place = params.options(Options), listed(params, section)
     path = present(params, Path(folder) / f"st/{section}.h5ad")
     about = present(params, Path(folder) / f"metadata/{section}.json")
-    found, options = read_annotated(path), _options(params)
+    found = read_annotated(path)
     array = None if found.array is None else along_axes(found.array, found.position)
     um_per_px = _scale(about, array, found.position)
     check_pitch(found.position, um_per_px, params.spot.pitch_um, str(path))
     size_px = None
     if slide and section in params.with_slide:
-        from stlib.images import image_size
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
     content = found._asdict() | {"array": array, "um_per_px": um_per_px, "size_px": size_px}
-    return section_of(params, section, str(path), options.empty_spots, **content)
+    return section_of(params, section, place, str(path), options.empty_spots, **content)
 
 
 def _scale(about: Path, array: np.ndarray | None, position: np.ndarray) -> np.ndarray:
@@ -111,7 +91,3 @@ def _scale(about: Path, array: np.ndarray | None, position: np.ndarray) -> np.nd
             stacklevel=3,
         )
     return np.full(2, measured)
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")

@@ -16,16 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stlib import paths
 from stlib.array import SHIFT_STEPS, check_orientation, scale_of_slide, shift, slope
 from stlib.counts import read_counts
-from stlib.datasets import layer, present
+from stlib.datasets import layer, ours, present, section_of, slide_px
 from stlib.download import KEPT, download
 from stlib.manifest import File
 from stlib.mendeley import published
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
-from stlib.sections import Section, check_section
+from stlib.records import Record, nearest
+from stlib.sections import Section
 
 METADATA = "metadata.csv"
 FILES = ("count_matrix", "spot_coordinates", "histology_image", "tumor_annotation")  # columns of METADATA
@@ -42,7 +41,7 @@ def fetch(params: Params, folder: Path) -> None:
     The house's own folder, `paths.raw`, is filled from the record, whose listing has size and SHA-256 of each
     file. A folder of the user's is never written to, see `require`.
     """
-    if Path(folder).resolve() == paths.raw(params.source.reader).resolve():
+    if ours(params, folder):
         files = {file.path: file for file in published(params.source.url, Path(folder) / KEPT)}
         _download(files, [METADATA], folder)
         _download(files, _needed(params, folder), folder)
@@ -70,28 +69,11 @@ def image(params: Params, folder: Path, section: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: the array places under tissue that have counts.
+    """Read one section, see `stlib.datasets`: the array places under tissue that have counts.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        The source's files.
-    section
-        A name such as BC23287_C1, of `sections` or of `counts_only`.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None, and the scale
-        comes from the pixels of the spots.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
+    Its name is such as BC23287_C1. Without its slide the scale comes from the pixels of the spots.
     """
-    parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+    params.options(Options)
     place = layer(params, section)
     counted, spotted = (_file(params, folder, section, kind) for kind in ("count_matrix", "spot_coordinates"))
     source = f"{counted.parent}: {counted.name} and {spotted.name}"
@@ -111,9 +93,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     check_orientation(array, position, source)
     size_px, um_per_px = None, params.spot.pitch_um / slope(array, position)
     if slide and section in params.with_slide:
-        from stlib.images import image_size  # counts alone need no image library
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
         um_per_px = scale_of_slide(um_per_px, size_px, params.spot.pitch_um, source)
         steps = shift(array, position, size_px)
         if (np.abs(steps) > SHIFT_STEPS).any():
@@ -122,10 +102,12 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
                 "puts them; patches may be shifted by as much. Look at the slide with its spots",
                 stacklevel=2,
             )
-    made = Section(
-        name=section,
-        patient=params.patient_of[section],
-        layer=place,
+    return section_of(
+        params,
+        section,
+        place,
+        source,
+        {},
         barcodes=barcodes,
         genes=genes,
         counts=counts,
@@ -133,11 +115,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         position=position,
         um_per_px=um_per_px,
         size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
     )
-    return check_section(made, source)
 
 
 def tumour(params: Params, folder: Path, section: str) -> dict[str, bool]:

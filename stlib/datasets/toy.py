@@ -14,12 +14,11 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from stlib import paths
 from stlib.alignment import Registration
+from stlib.datasets import ours, section_of
 from stlib.params import Params
 from stlib.paths import replacing
-from stlib.records import parse
-from stlib.sections import Section, check_section
+from stlib.sections import Section
 from stlib.slide import write_pyramid
 from stlib.toy import Options, Toy
 from stlib.toy_paint import paint
@@ -28,14 +27,9 @@ TABLES = ("spots", "counts", "rate")
 PLACE = ["array_col", "array_row", "x_px", "y_px"]
 
 
-def options(params: Params) -> Options:
-    """Return the numbers of the tissue."""
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
-
-
 def tissue(params: Params) -> Toy:
     """Return the tissue behind the dataset: `tissue(params).cuts[section]` is the true transform."""
-    return Toy(options(params), params.sections, params.spot)
+    return Toy(params.options(Options), params.sections, params.spot)
 
 
 def registration_error(params: Params, maps: Mapping[str, Registration]) -> dict[str, np.ndarray]:
@@ -64,7 +58,7 @@ def fetch(params: Params, folder: Path) -> None:
     Only the house's own folder, `paths.raw`, is written to; in a folder of the user's, `read` says what is
     missing.
     """
-    if folder.resolve() != paths.raw(params.source.reader).resolve():
+    if not ours(params, folder):
         return
     stamp = folder / "recipe.json"
     files = [path for section in params.with_slide for path in _files(folder, section).values()]
@@ -101,18 +95,20 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     """
     stamp = folder / "recipe.json"
     if stamp.exists() and stamp.read_text() != _recipe(params):
-        where = f"params/{params.name}.yaml"
+        where = f"params/{params.base}.yaml"
         raise ValueError(f"{folder}: made from other options than {where}; run `make data` again")
     spots, counts, rate = (_table(_files(folder, section)[kind]) for kind in TABLES)
     same_spots = spots.index.equals(counts.index) and spots.index.equals(rate.index)
     if not (same_spots and counts.columns.equals(rate.columns)):
         requirement = f"the tables of {section} list the same spots and genes"
         raise ValueError(f"{folder}: {requirement}, found other ones. Delete them and run `make data` again")
-    numbers, patient = options(params), params.patient_of[section]
-    made = Section(
-        name=section,
-        patient=patient,
-        layer=params.sections[patient].index(section) + 1,
+    numbers, patient = params.options(Options), params.patient_of[section]
+    made = section_of(
+        params,
+        section,
+        params.sections[patient].index(section) + 1,
+        f"{folder.name}/{section}.counts.tsv",
+        {},
         barcodes=counts.index.to_numpy(str),
         genes=counts.columns.to_numpy(str),
         counts=sparse.csr_matrix(counts.to_numpy()),
@@ -120,14 +116,10 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
         position=spots[PLACE[2:]].to_numpy(float),
         um_per_px=np.full(2, numbers.um_per_px),
         size_px=np.full(2, numbers.size_px) if slide else None,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
         rate=rate.to_numpy(),
         dispersion=numbers.dispersion,
         region=tissue(params).regions(section),
     )
-    check_section(made, f"{folder.name}/{section}.counts.tsv")
     return replace(made, counts=made.counts.astype(np.int32))
 
 

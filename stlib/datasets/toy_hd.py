@@ -13,24 +13,17 @@ import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
-from stlib import paths
-from stlib.datasets import visium_hd
+from stlib.datasets import ours, visium_hd
 from stlib.locations import locate, rows_of, tiles, within
 from stlib.params import Params
 from stlib.paths import alone, write_text
-from stlib.records import parse
 from stlib.sections import Section
 from stlib.toy_bins import FINE_UM, TRUTH, Options, ToyBins, write_raw
 
 
-def options(params: Params) -> Options:
-    """Return the numbers of the tissue and of the capture area."""
-    return parse(Options, params.source.options, f"params/{params.base}.yaml, source.options")
-
-
 def tissue(params: Params) -> ToyBins:
     """Return the tissue behind the dataset, the same for all sizes."""
-    return ToyBins(options(params), params.sections)
+    return ToyBins(params.options(Options), params.sections)
 
 
 def fetch(params: Params, folder: Path) -> None:
@@ -38,7 +31,7 @@ def fetch(params: Params, folder: Path) -> None:
 
     Only the house's own folder, `paths.raw`, is written to, by one process at a time.
     """
-    if folder.resolve() == paths.raw(params.source.reader).resolve():
+    if ours(params, folder):
         with alone(folder):
             _make(params, folder)
     visium_hd.require(_plain(params), folder)
@@ -82,7 +75,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     # a sum of negative binomials is about one more: its dispersion is theirs, by how few and unlike they are
     expected = share.multiply(rate.sum(1)).tocsr()
     alike = np.asarray(expected.power(2).sum(1)).ravel() / np.asarray(expected.sum(1)).ravel() ** 2
-    dispersion = options(params).dispersion * float(np.median(alike))
+    dispersion = params.options(Options).dispersion * float(np.median(alike))
     return replace(found, rate=share @ rate, dispersion=dispersion)
 
 

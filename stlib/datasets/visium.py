@@ -11,11 +11,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from stlib.datasets import present, section_of
+from stlib.datasets import listed, present, section_of, slide_px
 from stlib.params import Params
-from stlib.records import Record, parse
+from stlib.records import Record
 from stlib.sections import Section
 from stlib.slides_beside import the_slide
 from stlib.visium import check_slide_size
@@ -60,7 +58,7 @@ def fetch(params: Params, folder: Path) -> None:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide: the one that is named, or the only image of its folder."""
-    name = _options(params).slides.get(section)
+    name = params.options(Options).slides.get(section)
     home = Path(folder) / section
     return present(params, home / name) if name else the_slide(home)
 
@@ -91,27 +89,8 @@ def outs_file(params: Params, folder: Path, section: str, kind: str) -> Path:
 
 
 def read(params: Params, folder: Path, section: str, slide: bool = True) -> Section:
-    """Read one section: its spots under tissue.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Holds a folder for each section.
-    section
-        Its name.
-    slide
-        False: leave the slide aside, as is done for `counts_only`. Then `size_px` is None.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If the files are damaged, contradict each other, or hold what no section can hold.
-    """
-    options = _options(params)
+    """Read one section, see `stlib.datasets`: its spots under tissue."""
+    options, place = params.options(Options), listed(params, section)
     counted, placed, scale = (outs_file(params, folder, section, k) for k in ("counts", "positions", "scale"))
     upright = "regist_target_img_scalef" not in _factors(scale)  # only CytAssist has it
     spots = read_spots(
@@ -119,12 +98,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     )
     size_px = None
     if slide and section in params.with_slide:
-        from stlib.images import image_size  # counts alone need no image library
-
-        size_px = np.array(image_size(image(params, folder, section)))
+        size_px = slide_px(image(params, folder, section))
         check_slide_size(size_px, scale, *_hires_px(scale))
     source = f"{counted.parent}: {counted.name} and {placed.name}"
-    return section_of(params, section, source, options.empty_spots, size_px=size_px, **spots._asdict())
+    empty = options.empty_spots
+    return section_of(params, section, place, source, empty, size_px=size_px, **spots._asdict())
 
 
 def _factors(path: Path) -> dict:
@@ -138,11 +116,5 @@ def _factors(path: Path) -> dict:
 
 def _hires_px(scale: Path) -> list[int]:
     """Return the longer side of Space Ranger's smaller image, if it is there: 2000 px, of 11 mm 4000."""
-    from stlib.images import image_size
-
     hires = scale.with_name("tissue_hires_image.png")
-    return [max(image_size(hires))] if hires.is_file() else []
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.name}.yaml, source.options")
+    return [max(slide_px(hires))] if hires.is_file() else []

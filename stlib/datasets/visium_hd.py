@@ -16,19 +16,18 @@ from typing import Literal
 
 import numpy as np
 
-from stlib import paths
 from stlib.archive import take_members
 from stlib.bin_folder import FILES, HIRES_PX, BinFolder, choose_bins, folder_name
 from stlib.binned import BLOCK, sum_bins, total_counts
 from stlib.bins import centres_um, format_names
-from stlib.datasets import listed, present
+from stlib.datasets import listed, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
 from stlib.locations import lay_out, rows_of, tiles, within
 from stlib.params import Params
-from stlib.records import Record, nearest, parse
+from stlib.records import Record, nearest
 from stlib.sampling import draw_squares
-from stlib.sections import Cells, Section, check_section
+from stlib.sections import Cells, Section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
 
@@ -74,8 +73,8 @@ def fetch(params: Params, folder: Path) -> None:
     FileNotFoundError
         If a file cannot be had; where the data is not public, with what to put where.
     """
-    options, folder = _options(params), Path(folder)
-    if options.remote and folder.resolve() == paths.raw(params.source.reader).resolve():
+    options, folder = params.options(Options), Path(folder)
+    if options.remote and ours(params, folder):
         _download(params, options, folder)
     try:
         require(params, folder)
@@ -123,7 +122,7 @@ def require(params: Params, folder: Path) -> None:
 
 def image(params: Params, folder: Path, section: str) -> Path:
     """Return the section's slide."""
-    options = _options(params)
+    options = params.options(Options)
     return present(params, Path(folder) / section / options.slides.get(section, options.slide))
 
 
@@ -169,7 +168,7 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
     ValueError
         If the files are damaged, contradict each other, or no location is left.
     """
-    options, place_in_stack = _options(params), listed(params, section)
+    options, place_in_stack = params.options(Options), listed(params, section)
     bins = bins_of(params, folder, section)
     grid = bins.grid()
     um_per_px = bins.um_per_px(grid)
@@ -201,10 +200,12 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             pieces.append((np.where(layout.on_slide, cell, -1), len(cells[level])))
         counts, *summed = sum_bins(matrix, pieces, block)
         genes = matrix.genes
-    made = Section(
-        name=section,
-        patient=params.patient_of[section],
-        layer=place_in_stack,
+    return section_of(
+        params,
+        section,
+        place_in_stack,
+        str(path),
+        {},
         barcodes=format_names(params.spot.size_um, layout.place[kept]),
         genes=genes,
         counts=counts,
@@ -212,9 +213,6 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
         position=layout.px[kept],
         um_per_px=np.full(2, um_per_px),
         size_px=size_px,
-        shape=params.spot.shape,
-        size_um=params.spot.size_um,
-        pitch_um=params.spot.pitch_um,
         cells={level: Cells(held, total) for (level, held), total in zip(cells.items(), summed, strict=True)},
         facts={
             "bin_um": bins.side_um,
@@ -223,14 +221,11 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
             "locations": int(measured.sum()),
         },
     )
-    return check_section(made, str(path))
 
 
 def _size_px(params: Params, folder: Path, section: str, bins: BinFolder) -> np.ndarray:
     """Return width and height of the slide (2,), which must be the one that Space Ranger saw."""
-    from stlib.images import image_size  # counts alone need no image library
-
-    size_px = np.array(image_size(image(params, folder, section)))
+    size_px = slide_px(image(params, folder, section))
     check_slide_size(size_px, bins.file("scale"), HIRES_PX)
     return size_px
 
@@ -260,7 +255,3 @@ def _roi(options: Options, section: str, um_per_px: float) -> tuple[np.ndarray |
         )
     box = np.array([x0, y0, x1, y1]) / (1 if named[1] is None else um_per_px)
     return box[2:], box[:2]
-
-
-def _options(params: Params) -> Options:
-    return parse(Options, params.source.options, f"params/{params.base}.yaml, source.options")

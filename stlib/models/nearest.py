@@ -7,13 +7,12 @@ It shows what registration alone is worth; `smooth` adds denoised labels and a G
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from stlib.batch import Batch
 from stlib.models import Config, Method
+from stlib.smoothing import nearest_average
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,9 @@ class Nearest(Method):
     Config = NearestConfig
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        place, labels = batch.registered.numpy(), batch.expression.numpy()
-        here, known = np.isfinite(place).all(1), batch.known.numpy()
-        there = here & known
-        values = np.tile(labels[known].mean(0), (len(place), 1))  # of a section that is not registered
-        if there.any():
-            nearest = range(1, min(self.config.neighbours, there.sum()) + 1)
-            distance, index = KDTree(place[there]).query(place[here], k=nearest)
-            weight = 1 / (distance + self.config.softening_um)
-            weight /= weight.sum(1, keepdims=True)
-            values[here] = np.einsum("nk,nkg->ng", weight, labels[there][index])
+        fields = (field.numpy() for field in (batch.registered, batch.known, batch.expression))
+        softening = self.config.softening_um
+        values = nearest_average(*fields, self.config.neighbours, lambda distance: 1 / (distance + softening))
         return {"expression": torch.from_numpy(values).float()}
 
 

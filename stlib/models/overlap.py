@@ -15,12 +15,12 @@ Differences from the paper
 
 import numpy as np
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from stlib.batch import Batch
 from stlib.models import Method
 from stlib.overlap import circle_overlap
+from stlib.smoothing import nearest_average
 
 CANDIDATES = 12  # nearest known spots; on an array no more can overlap one circle
 
@@ -33,18 +33,13 @@ class Overlap(Method):
     PROTOCOLS = {"3d": {}}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        known, place = batch.known.numpy(), batch.registered.numpy()
-        there = known & np.isfinite(place).all(1)
-        here, labels = np.isfinite(place).all(1), batch.expression.numpy()
-        values = np.tile(labels[known].mean(0), (len(place), 1))
-        if there.any():
-            nearest = range(1, min(CANDIDATES, there.sum()) + 1)
-            distance, index = KDTree(place[there]).query(place[here], k=nearest)
+        def shares(distance: np.ndarray) -> np.ndarray:
             weight = circle_overlap(distance, batch.radius_um, batch.radius_um)
-            alone = weight.sum(1) == 0
-            weight[alone, 0] = 1.0  # the nearest, where nothing overlaps
-            weight /= weight.sum(1, keepdims=True)
-            values[here] = np.einsum("nk,nkg->ng", weight, labels[there][index])
+            weight[weight.sum(1) == 0, 0] = 1.0  # the nearest, where nothing overlaps
+            return weight
+
+        fields = (field.numpy() for field in (batch.registered, batch.known, batch.expression))
+        values = nearest_average(*fields, CANDIDATES, shares)
         return {"expression": torch.from_numpy(values).float()}
 
 

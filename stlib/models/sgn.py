@@ -43,7 +43,7 @@ from stlib.gene_text import SEGMENTS, read_gene_text
 from stlib.layers import Attention, FeedForward
 from stlib.losses import mse_and_pearson
 from stlib.models import Config, Method, labelled
-from stlib.retrieval import nearest
+from stlib.retrieval import alike
 
 
 @dataclass(frozen=True)
@@ -66,18 +66,6 @@ class SGNConfig(Config):
     pearson: float = 0.5
     lr: float = 5e-4
     weight_decay: float = 1e-4
-
-
-def alike(features: Tensor, k: int) -> Tensor:
-    """Return edges (2, N k) to each location from the k others whose features (N, D) are nearest."""
-    n = len(features)
-    k = min(k, n - 1)
-    found = nearest(features, features, k + 1, "l2")  # (N, k + 1)
-    here = torch.arange(n, device=features.device)
-    own = found == here[:, None]
-    own[~own.any(1), -1] = True  # pushed out by equal features: leave out the last instead
-    source = found[~own].view(n, k)
-    return torch.stack([source.ravel(), here.repeat_interleave(k)])
 
 
 class SectionGraph(nn.Module):
