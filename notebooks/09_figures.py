@@ -122,7 +122,7 @@ for params in datasets:
 for params in datasets:
     genes, everywhere = panels(params, sections[params.name])
     name = f"{'magnet_figure4' if params.size else 'asign_figure8'}{ends[params.name]}"
-    drawn[name] = overviews.gene_list(genes, everywhere, params.showcase)
+    drawn[name] = overviews.gene_list(params.panel, genes, everywhere, params.showcase)
     display(drawn[name])
 
 # %% [markdown]

@@ -28,7 +28,7 @@ def on_tissue(slide: Slide, position: np.ndarray) -> dict[str, float]:
     dict
         ``as it lies`` first; ``transposed`` exchanges x and y, before anything is mirrored.
     """
-    image, scale = slide.thumbnail(max(UM_PER_PX, slide.um_per_px.max()))
+    image, scale = slide.thumbnail(UM_PER_PX)
     mask = tissue_mask(image)
     height, width = mask.shape
     place = position / (scale * (width, height))  # 0 to 1

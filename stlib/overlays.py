@@ -54,7 +54,7 @@ def levels(params: Params, section: Section) -> Figure:
     middle = _middle(section)
     corner = np.floor(middle / wide - 1).astype(int) * wide  # one cell around that of the location
     with Slide(paths.slide_file(params.name, section.name)) as slide:
-        image, scale = slide.thumbnail(max(OVERLAY_UM / 4, slide.um_per_px.max()))
+        image, scale = slide.thumbnail(OVERLAY_UM / 4)
         near = slide.read(*corner, 3 * wide, 3 * wide)
         um_per_px = slide.um_per_px
     figure, ((left, right),) = plots.grid(1, 2, 140, 70)

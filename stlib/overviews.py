@@ -12,11 +12,17 @@ from matplotlib.lines import Line2D
 
 from stlib import charts
 from stlib.metrics import OVERVIEW
+from stlib.params import Panel
 from stlib.plots import DOUBLE_MM, GREY, grid
 from stlib.tables import PLACE
 
 BLUE, RED = "#0072B2", "#D55E00"
 MOST = 10  # columns of genes
+RULES = {  # of a panel -> what its genes are
+    "top_mean": "of the highest mean count",
+    "highly_variable": "of the highest variance of residuals",
+    "spatially_variable": "of the highest Moran's I",
+}
 
 
 def table_dots(found: pd.DataFrame) -> Figure:
@@ -138,13 +144,17 @@ def dataset_profile(profile: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Collection[str] = ()) -> Figure:
+def gene_list(
+    panel: Panel, genes: Sequence[str], everywhere: Collection[str], showcase: Collection[str] = ()
+) -> Figure:
     """Write the genes of a panel in columns, by their rank: figure 8 of ASIGN.
 
     Parameters
     ----------
+    panel
+        The rule by which they were chosen.
     genes
-        In the order of their mean count, the highest first.
+        In its order, the best first; then those added by name.
     everywhere
         Those that are in the panel of every fold under ``strict``; the others are grey.
     showcase
@@ -162,7 +172,9 @@ def gene_list(genes: Sequence[str], everywhere: Collection[str], showcase: Colle
         for row, gene in enumerate(genes[start:last]):
             hue = RED if gene in showcase else "black" if gene in everywhere else GREY
             ax.text(column, row + 0.8, gene, va="center", color=hue)
-    said = {"black": f"{len(genes)} genes of the highest mean count over all sections, the highest first"}
+    chosen = f"{min(panel.size, len(genes))} genes {RULES[panel.rule]} over all sections, the highest first"
+    added = f"; then {len(genes) - panel.size} added by name" if len(genes) > panel.size else ""
+    said = {"black": chosen + added}
     if absent := sum(gene not in everywhere for gene in genes):
         said[GREY] = f"{absent} that the strict panel of at least one fold lacks"
     if shown := [gene for gene in showcase if gene in genes]:

@@ -154,7 +154,7 @@ def register_stack(
     um_per_px = [np.asarray(slide.um_per_px) for slide in slides]
     views = []
     for slide in slides:
-        image, scale = slide.thumbnail(max(settings.um_per_px, slide.um_per_px.max()))
+        image, scale = slide.thumbnail(settings.um_per_px)
         views.append(_views(image, scale * slide.um_per_px))
     least = LEAST_TISSUE * float(np.median([_area(one) for one in views]))
     present = [i for i, one in enumerate(views) if _area(one) > least]

@@ -217,7 +217,8 @@ class Slide:
         Parameters
         ----------
         um_per_px
-            The scale wanted; met up to the rounding of the thumbnail's size to whole pixels.
+            The scale wanted, or that of the slide where it is coarser; met up to the rounding of the
+            thumbnail's size to whole pixels.
 
         Returns
         -------
@@ -227,10 +228,7 @@ class Slide:
             Level-0 px per px of the image, along x and y (2,); exact: place in the image times scale is the
             place on the slide.
         """
-        wanted = um_per_px / self.um_per_px
-        if (wanted < 1).any():
-            finest = self.um_per_px.max()
-            raise ValueError(f"{self.path}: a thumbnail has at least {finest} um/px, found {um_per_px}")
+        wanted = max(um_per_px, self.um_per_px.max()) / self.um_per_px
         out = np.maximum(np.rint(self.size_px / wanted), 1).astype(int)
         level = self._slide.get_best_level_for_downsample(wanted.min())
         whole = self.read(0, 0, *self._slide.level_dimensions[level], level)

@@ -78,7 +78,7 @@ def whole(params: Params, section: Section, store: zarr.Array, genes: list[str])
 def _panels(params: Params, section: Section, genes: int, rows: int = 1) -> tuple[Figure, np.ndarray]:
     """Return a figure whose axes (rows, 1 + genes) show the slide, but for those below the first one."""
     with Slide(paths.slide_file(params.name, section.name)) as slide:
-        image, scale = slide.thumbnail(max(THUMBNAIL_UM, slide.um_per_px.max()))
+        image, scale = slide.thumbnail(THUMBNAIL_UM)
         um_per_px = scale * slide.um_per_px
     columns = genes + 1
     width = min(DOUBLE_MM / columns, 75)

@@ -117,7 +117,7 @@ def as_table(
 
     with Slide(paths.slide_file(params.name, section.name)) as slide:
         coarse = float((slide.size_px * slide.um_per_px).max()) / HIRES_PX
-        image, scale = slide.thumbnail(max(coarse, slide.um_per_px.max()))
+        image, scale = slide.thumbnail(coarse)
     whole = not (section.array % 1).any()  # some arrays are counted in pitches
     column, row = (section.array.astype(int) if whole else section.array).T
     obs = pd.DataFrame({"in_tissue": 1, "array_row": row, "array_col": column}, index=section.barcodes)

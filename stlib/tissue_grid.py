@@ -50,7 +50,7 @@ def lay_grid(slide: Slide, spot: Spot, hexagonal: bool) -> tuple[np.ndarray, np.
 
 def tissue_share(slide: Slide, position: np.ndarray, size_um: float) -> np.ndarray:
     """Return how much of the square around each place (N, 2), level-0 px, is tissue (N,), 0 to 1."""
-    image, scale = slide.thumbnail(max(MASK_UM, slide.um_per_px.max()))
+    image, scale = slide.thumbnail(MASK_UM)
     mask = tissue_mask(image).astype(np.float32)
     side = np.maximum(np.rint(size_um / (scale * slide.um_per_px)), 1).astype(int)
     mean = ndimage.uniform_filter(mask, (side[1], side[0]), mode="constant")

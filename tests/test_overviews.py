@@ -5,6 +5,7 @@ import pandas as pd
 from made import predict
 
 from stlib import comparisons, overviews, scores
+from stlib.params import Panel
 from stlib.tables import Column
 
 NAN = float("nan")
@@ -76,11 +77,14 @@ def test_a_profile_has_a_bar_and_a_number_per_patient():
 
 def test_genes_stand_in_the_order_of_their_rank_and_say_who_lacks_them():
     genes = [f"G{i:02d}" for i in range(23)]
-    (ax,) = overviews.gene_list(genes, set(genes[:-1]), ["G03"]).axes
+    panel = Panel(rule="highly_variable", size=21, add=["G21", "G22"])
+    (ax,) = overviews.gene_list(panel, genes, set(genes[:-1]), ["G03"]).axes
     shown = {text.get_text(): text for text in ax.texts}
     assert [name for name in shown if name.startswith("G")] == genes
     assert shown["G22"].get_color() == overviews.GREY and shown["G03"].get_color() == overviews.RED
     assert shown["1-3"].get_position()[0] == 0 and shown["22-23"].get_position()[0] == 7
-    *_, lacks, mapped = ax.texts
+    *_, chosen, lacks, mapped = ax.texts
+    said = "21 genes of the highest variance of residuals over all sections, the highest first"
+    assert chosen.get_text() == f"{said}; then 2 added by name"
     assert lacks.get_text().startswith("1 that the strict panel") and lacks.get_color() == overviews.GREY
     assert mapped.get_text() == "mapped in figures: G03" and mapped.get_color() == overviews.RED
