@@ -7,8 +7,9 @@ than `MOST_GFLOP`, they stand for it, see `stlib.cost`. The shortest of several 
 on the machine only makes a step longer.
 
 Operations are those that PyTorch's counter knows: products of matrices, convolutions and attention, a
-multiplication and an addition being two. Memory on a GPU is what its allocator held at most; on a CPU
-`Allocated` counts the same: tensors alive at once, parameters and optimiser included.
+multiplication and an addition being two; of a sparse matrix those of its entries, not of its zeros. Memory on
+a GPU is what its allocator held at most; on a CPU `Allocated` counts the same: tensors alive at once,
+parameters and optimiser included.
 """
 
 import time
@@ -16,7 +17,7 @@ import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ class Allocated(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._hold(leaf)
+                for part in _parts(leaf):
+                    self._hold(part)
         return out
 
     def _hold(self, tensor: Tensor) -> None:
@@ -89,6 +91,24 @@ class Allocated(TorchDispatchMode):
         """Return the most bytes since this was asked last."""
         most, self.most = self.most, self.now
         return most
+
+
+def _parts(tensor: Tensor) -> list[Tensor]:
+    """Return the dense tensors that hold one: itself, or the indices and entries of a sparse one."""
+    if tensor.layout in (torch.sparse_csr, torch.sparse_csc):
+        by_row = tensor.layout == torch.sparse_csr
+        first = tensor.crow_indices() if by_row else tensor.ccol_indices()
+        return [first, tensor.col_indices() if by_row else tensor.row_indices(), tensor.values()]
+    return [tensor._indices(), tensor._values()] if tensor.is_sparse else [tensor]
+
+
+def _operations(a: Tensor, b: Tensor, *_: Any, **__: Any) -> int:
+    """Return those of a product with b (., G): each entry of a takes G multiplications and additions."""
+    return 2 * (a.numel() if a.layout == torch.strided else a._nnz()) * b.shape[1]
+
+
+_operations._get_raw = True  # torch's counter gives it tensors, not shapes
+COUNTED = dict.fromkeys((torch.ops.aten.mm, torch.ops.aten.sparse_sampled_addmm), _operations)
 
 
 class OnGPU(nullcontext):
@@ -195,7 +215,7 @@ class Bench:
         self.optimiser.zero_grad()
         memory = Allocated(self._held(batch)) if self._device == "cpu" else OnGPU()
         memory.most_since()
-        with memory, FlopCounterMode(display=False) as flops:
+        with memory, FlopCounterMode(display=False, custom_mapping=COUNTED) as flops:
             loss = self.model.loss(batch, self.model(batch))
             forward = flops.get_total_flops()
             loss.backward()

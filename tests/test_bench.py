@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stlib import bench
-from stlib.bench import Allocated, Bench
+from stlib.bench import COUNTED, Allocated, Bench
+from stlib.propagation import propagate
 from stlib.splits import folds
 from stlib.tables import CostRow
 from stlib.task import config_of
@@ -28,6 +30,22 @@ def test_bytes_are_those_of_the_tensors_alive():
         assert memory.now == 8000  # the view holds it
         del view
     assert memory.now == 4000 and memory.most_since() == 8000
+
+
+def test_a_sparse_matrix_has_the_bytes_and_the_operations_of_its_entries():
+    edges = torch.tensor([[0, 1, 2, 0], [1, 2, 3, 3]])  # into 1, 2 and twice into 3; 0 is known
+    labels, known = torch.ones(4, 5), torch.arange(4) < 1
+    weight = torch.ones(4, requires_grad=True)
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as flops, Allocated() as memory:
+        spread = propagate(labels, known, edges, weight, 1)
+        assert flops.get_total_flops() == 2 * 4 * 5  # an entry per edge, times the genes
+        spread.sum().backward()
+    assert flops.get_total_flops() == 3 * 2 * 4 * 5  # and so many each for both gradients
+    assert memory.most_since() > spread.nbytes
+    matrix = torch.eye(4).to_sparse()
+    with Allocated() as memory:
+        copy = matrix * 2
+        assert memory.now == copy._indices().nbytes + copy._values().nbytes
 
 
 class Line(nn.Module):
