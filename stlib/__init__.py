@@ -6,7 +6,8 @@ what a dataset is      `params` (strict YAML, read into `records`), `datasets/` 
 its files              `manifest`, `mendeley` and `download`, `archive` and `encrypted` (some members),
                        `counts` and `tenx` (matrices), `bin_folder` (of Visium HD), `visium_spots`,
                        `annotated` (AnnData), `slides_beside`
-a lab's own folder     `survey_layout` (what lies in it), `survey` (the params file that follows)
+a lab's own folder     `survey_layout` and `survey_genes` (what lies in it), `survey` (the params file that
+                       follows), `survey_text` (in words)
 its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
 bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)

@@ -17,6 +17,7 @@ from stlib.records import parse
 from stlib.slides_beside import the_slide
 from stlib.visium import is_hexagonal, pitch_of, read_positions
 
+LIST = "sections.csv"  # section -> patient, which files do not tell
 KNOWN = {  # technology -> its locations
     "Visium": Spot(shape="circle", size_um=55, pitch_um=100),
     "spatial transcriptomics (ST)": Spot(shape="circle", size_um=100, pitch_um=200),

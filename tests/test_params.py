@@ -168,6 +168,11 @@ def test_settings_of_one_method_leave_those_of_others(alike):
     assert load_params("small").overrides == load_params("toy").overrides | own["overrides"]
 
 
+def test_a_size_keeps_the_settings_of_methods_that_it_does_not_name():
+    bins, spots = (load_params(f"tiny_hd@{size}").overrides for size in ("8um", "100um"))
+    assert bins["bleep"] != spots["bleep"] and bins | {"bleep": spots["bleep"]} == spots
+
+
 def test_a_dataset_like_one_that_is_not_there_or_is_like_another_is_refused(alike):
     (alike / "far.yaml").write_text(yaml.safe_dump({"name": "far", "like": "smal"}))
     with pytest.raises(FileNotFoundError, match=r"far.yaml: like names 'smal'.*nearest: 'small'"):
