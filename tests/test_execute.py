@@ -20,7 +20,7 @@ from stlib import paths
 from stlib.results import Run
 run = Run("preprocessing", "toy").begin()
 with open(paths.OUT / "story", "a") as story:
-    story.write("begun\\n")
+    story.write(f"{word}\\n")
 while not (paths.OUT / "go").exists():
     time.sleep(0.05)
 if (paths.OUT / "broken").exists():
@@ -36,14 +36,15 @@ class Place:
 
     def __init__(self, folder):
         self.folder, self.notebook = folder, folder / "waits.ipynb"
-        cell = nbformat.v4.new_code_cell(SOURCE)
+        given = nbformat.v4.new_code_cell('word = "nothing"', metadata={"tags": ["parameters"]})
+        cells = [given, nbformat.v4.new_code_cell(SOURCE)]
         kernel = {"name": "python3", "language": "python", "display_name": "python3"}
-        nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel}), self.notebook)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), self.notebook)
 
     def start(self):
         record = self.folder / "runs" / "preprocessing" / "toy" / "run.json"
         return subprocess.Popen(
-            [sys.executable, "-m", "stlib.execute", str(self.notebook), str(record)],
+            [sys.executable, "-m", "stlib.execute", str(self.notebook), str(record), "-r", "word", "begun"],
             env=os.environ | {"STLIB_OUT": str(self.folder), "PYTHONPATH": str(paths.ROOT)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -54,7 +55,9 @@ class Place:
         return path.read_text().split() if path.exists() else []
 
     def until(self, happened, processes):
+        last = time.monotonic() + 300  # rather than for ever
         while not happened():
+            assert time.monotonic() < last, self.story
             assert all(process.poll() is None for process in processes), processes[0].communicate()
             time.sleep(0.05)
 
@@ -91,6 +94,7 @@ def test_a_failed_notebook_is_kept_under_another_name_with_what_to_do(tmp_path):
     said, _ = one.communicate(timeout=300)
     assert one.returncode == 1
     assert "ValueError: it is broken" in said
+    assert place.story == ["begun"]  # what the notebook was told
     assert (
         "failed: see runs/preprocessing/toy/notebook.failed.ipynb; finished folds and epochs are kept" in said
     )
