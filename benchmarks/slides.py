@@ -1,6 +1,7 @@
 """Patches cut from a slide, against decoding the same tiles alone, and against reads one by one."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,13 @@ import openslide
 import tifffile
 
 from benchmarks.measure import Found, Row, rates, seconds
+from stlib import windows
 from stlib.images import on_white
+from stlib.reading import ahead
 from stlib.slide import TILE, Slide, write_pyramid
 
 SIDE_PX, SPOTS, SIZE_PX = 2560, 200, 224  # of the slide; spots in any order; of a patch
+WINDOWS = 40
 
 
 def picture() -> np.ndarray:
@@ -56,8 +60,19 @@ def rows() -> Found:
         if not np.array_equal(cut(), one_by_one()):
             raise ValueError("patches must be those that OpenSlide reads, found others")
         ours, bare, plain = (rates(SPOTS, taken) for taken in seconds(cut, raw, one_by_one, repeats=3))
+        beside, here = (partial(consume, path, readers) for readers in (1, 0))
+        handed, own = (rates(WINDOWS, taken) for taken in seconds(beside, here, repeats=3))
     what = f"patches of {SIZE_PX} px"
     return [
         Row(what, f"the same {len(tiles)} tiles, decoded", ours, bare, "patches/s", 0.7),
         Row(what, "OpenSlide, patch by patch", ours, plain, "patches/s"),
+        Row("windows of 512 px, halved once, read beside", "read by who uses them", handed, own, "windows/s"),
     ]
+
+
+def consume(path: Path, readers: int) -> None:
+    """Take windows that processes beside this one read, whose time does not count."""
+    corners = np.random.default_rng(0).integers(0, SIDE_PX // 2 - 512, (WINDOWS, 2))
+    boxes = [(int(x), int(y), int(x) + 512, int(y) + 512) for x, y in corners]
+    for _ in ahead(partial(windows.read, path, 1), boxes, readers):
+        pass

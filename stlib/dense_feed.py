@@ -1,15 +1,20 @@
 """What a dense network is fed (UNIT ``window``): random windows to train on, or a whole slide in tiles."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stlib import windows
 from stlib.batch import Batch, subset
+from stlib.footprints import Box
 from stlib.params import Params
 from stlib.paths import slide_file
+from stlib.reading import ahead
 from stlib.sections import whose
 from stlib.tiles import Tiles
 from stlib.transfer import View
@@ -72,21 +77,27 @@ class DenseFeed:
         names, generator
             See `stlib.feed.Feed.training`.
         """
-        places, before = [], 0
+        places, before, side = [], 0, self.config.window_px
         for name in names:
             tiles = self.tiles(name)
-            cover = windows.cover(tiles.prints, self.config.window_px, generator)
-            places += [(tiles, window, before) for window in cover]
+            places += [(tiles, window, before) for window in windows.cover(tiles.prints, side, generator)]
             before += len(tiles.prints)
-        for block in torch.randperm(len(places), generator=generator).split(self.config.batch_size):
+        order = [places[index] for index in torch.randperm(len(places), generator=generator).tolist()]
+        images = ahead(_read, [(tiles.path, tiles.halvings, window.box(side)) for tiles, window, _ in order])
+        seen = zip(order, images, strict=True)
+        while block := list(islice(seen, self.config.batch_size)):
             rows, parts = [], []
-            for tiles, window, before in (places[index] for index in block.tolist()):
-                part = windows.cut(
-                    tiles.path, tiles.size_px, tiles.prints, window, self.config.window_px, tiles.halvings
-                )
+            for (tiles, window, before), image in block:
+                pool = windows.window_pool(tiles.size_px, tiles.prints, window, side)
                 view = int(torch.randint(8, (), generator=generator))
-                parts.append(windows.turned(*part, view % 4, view > 3))
+                parts.append(windows.turned(windows.as_pixels(image), pool, view % 4, view > 3))
                 rows.append(torch.from_numpy(window.rows + before))
             found = subset(batch, torch.cat(rows))
             found.window, found.pool = windows.joined(parts)
             yield found
+
+
+def _read(places: Sequence[tuple[Path, int, Box]]) -> Iterator[np.ndarray]:
+    """Yield windows of several slides, see `stlib.windows.read`."""
+    for path, halvings, box in places:
+        yield from windows.read(path, halvings, [box])

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from stlib import paths
 from stlib.encoders import BATCH, Encoder, Timm
 from stlib.fingerprint import intact, seal, sealed, text_hash
 from stlib.graph import grid_parents
-from stlib.params import Params
+from stlib.params import Level, Params
 from stlib.sections import Section
 from stlib.stain import Stain
 
@@ -174,21 +174,30 @@ def _cut(
     bar: bool = True,
 ) -> Iterator[Rows]:
     """Cut each distinct patch once, in the order of the slide's tiles; yield what `use` makes of a block."""
+    from stlib.reading import ahead
     from stlib.slide import Slide
 
     size = params.levels[level]
-    with (
-        Slide(paths.slide_file(params.name, section.name)) as slide,
-        tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown,
-    ):
-        first, again = slide.distinct(centres, size.px)
-        by_patch = np.argsort(again, kind="stable")
-        starts = np.searchsorted(again[by_patch], np.arange(0, len(first) + BATCH, BATCH))
-        for block, (start, stop) in enumerate(pairwise(starts)):
-            cut = slide.patches(centres[first[block * BATCH : (block + 1) * BATCH]], size.px, size.out_px)
-            nodes = by_patch[start:stop]
-            yield nodes, use(cut)[again[nodes] - block * BATCH]
+    first, again = Slide.distinct(centres, size.px)
+    cuts = range(0, len(first), BATCH)
+    by_patch = np.argsort(again, kind="stable")
+    ends = np.searchsorted(again[by_patch], [*cuts, len(first)])
+    read = partial(_read, paths.slide_file(params.name, section.name), size)
+    blocks = ahead(read, [centres[first[start : start + BATCH]] for start in cuts])
+    with tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown:
+        for start, (here, end), block in zip(cuts, pairwise(ends), blocks, strict=True):
+            nodes = by_patch[here:end]
+            yield nodes, use(block)[again[nodes] - start]
             shown.update(len(nodes))
+
+
+def _read(path: Path, size: Level, blocks: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the patches around each block of places of a slide."""
+    from stlib.slide import Slide
+
+    with Slide(path) as slide:
+        for centres in blocks:
+            yield slide.patches(centres, size.px, size.out_px)
 
 
 def _joined(blocks: Iterator[Rows], nodes: int, make: Callable[..., np.ndarray] = np.empty) -> np.ndarray:

@@ -25,7 +25,7 @@ from stlib.footprints import pixel_counts
 from stlib.models import Method
 from stlib.paths import replacing, writing
 from stlib.records import nearest
-from stlib.tiles import Tiles, kept
+from stlib.tiles import Tile, Tiles, kept
 from stlib.wholeslide import CHECKED, damage
 from stlib.windows import CELL_PX
 
@@ -130,8 +130,8 @@ def write_maps(
     width, height = (-(-side // CELL_PX) for side in tiles.size_px)
     maps = np.empty((len(genes), height, width), np.float32)
 
-    def values(tile: Any) -> torch.Tensor:
-        cells = tile.cells(cutting.decode(tiles.read(tile).to(device)))[0]  # (C, r, c)
+    def values(tile: Tile, image: torch.Tensor) -> torch.Tensor:
+        cells = tile.cells(cutting.decode(image.to(device)))[0]  # (C, r, c)
         found = cells.float().flatten(1).T * model.area
         found = model.read(found, model.area.expand(len(found)))[:, chosen.to(device)]  # (r c, K)
         return found.T.unflatten(1, cells.shape[1:])
@@ -139,13 +139,10 @@ def write_maps(
     stamp = hashlib.sha256(repr((digest(model, tiles), list(genes))).encode()).hexdigest()
     with _hidden(path, stamp) as folder:
         parts = tiles.cut(cutting.core_px, cutting.halo_px, cutting.step, everywhere=True)
-        for tile in tqdm(parts, unit="tile", desc=path.stem):
+        for tile, found in zip(parts, kept(tiles, parts, values, folder), strict=True):
             left, top = (px // CELL_PX for px in tile.core[:2])
-            found = kept(folder / f"{top}-{left}.safetensors", lambda tile=tile: values(tile)).cpu().numpy()
-            part = maps[
-                :, top : top + found.shape[1], left : left + found.shape[2]
-            ]  # without what was padded
-            part[:] = found[:, : part.shape[1], : part.shape[2]]
+            part = maps[:, top : top + found.shape[1], left : left + found.shape[2]]
+            part[:] = found[:, : part.shape[1], : part.shape[2]].cpu().numpy()  # without what was padded
         _write(maps, genes, CELL_PX * 2**tiles.halvings * np.broadcast_to(um_per_px, 2), path)
     return path
 

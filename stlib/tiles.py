@@ -12,8 +12,9 @@ whatever locations a border runs through. The head comes after.
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +26,8 @@ from tqdm import tqdm
 from stlib.checkpoint import read_tensors, write_tensors
 from stlib.footprints import Box, Footprints
 from stlib.pooling import as_tensor, pooled, pooling
-from stlib.windows import CELL_PX, read
+from stlib.reading import ahead
+from stlib.windows import CELL_PX, as_pixels, read
 
 LOOK_PX, FAR_PX = 320, 1280  # where the reach is looked for, first and last
 
@@ -120,10 +122,10 @@ class Tiles:
         width, height = (step * -(-side // step) for side in self.size_px)
         return width, height
 
-    def read(self, tile: Tile) -> Tensor:
-        """Return what the network sees of a tile (1, 3, h, w), uint8; white beyond the slide."""
-        left, top, right, bottom = tile.window
-        return read(self.path, left, top, right - left, bottom - top, self.halvings)[None]
+    def read(self, parts: Sequence[Tile]) -> Iterator[Tensor]:
+        """Yield what the network sees of each tile (1, 3, h, w), uint8; white beyond the slide."""
+        for image in ahead(partial(read, self.path, self.halvings), [tile.window for tile in parts]):
+            yield as_pixels(image)[None]
 
     def pool(self, tile: Tile, step: int) -> Tensor:
         """Return the columns of the pooling matrix in a tile's core, for its locations (n, cells), sparse."""
@@ -206,32 +208,48 @@ class Cutting:
             Folder in which what each tile adds is kept until the caller removes it: a run that was killed
             goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is kept.
         """
-        total = None
-        parts = tiles.cut(self.core_px, self.halo_px, self.step)
-        for tile in tqdm(
-            parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9
-        ):
-            path = keep and keep / f"{tile.core[1]}-{tile.core[0]}.safetensors"
-            part = kept(path, lambda tile=tile: self._added(tiles, tile, device)).to(device)
+        total, parts = None, tiles.cut(self.core_px, self.halo_px, self.step)
+        made = kept(tiles, parts, partial(self._added, tiles, device), keep)
+        for tile, part in zip(parts, made, strict=True):
+            part = part.to(device)
             if total is None:
                 total = part.new_zeros(len(tiles.prints), part.shape[1])
             total.index_add_(0, torch.from_numpy(tile.rows).to(part.device), part)
         return total
 
-    def _added(self, tiles: Tiles, tile: Tile, device: torch.device) -> Tensor:
-        cells = tile.cells(self.decode(tiles.read(tile).to(device)))[0]  # (C, r, c)
+    def _added(self, tiles: Tiles, device: torch.device, tile: Tile, image: Tensor) -> Tensor:
+        cells = tile.cells(self.decode(image.to(device)))[0]  # (C, r, c)
         return pooled(tiles.pool(tile, self.step).to(device), cells.flatten(1).T)
 
 
-def kept(path: Path | None, make: Callable[[], Tensor]) -> Tensor:
-    """Return a tensor from its file; without a whole one make it, and write the file if a path is given."""
-    if path is None:
-        return make()
-    if path.exists():
-        try:
-            return read_tensors(path)[0]["values"]
-        except ValueError as error:
-            warnings.warn(str(error), stacklevel=2)
-    values = make().cpu().contiguous()
-    write_tensors(path, {"values": values}, {})
-    return values
+def kept(
+    tiles: Tiles, parts: Sequence[Tile], make: Callable[[Tile, Tensor], Tensor], folder: Path | None = None
+) -> Iterator[Tensor]:
+    """Yield what is made of each tile and the pixels seen of it (1, 3, h, w).
+
+    In a folder each stands in a file once it is made; a whole one is read instead.
+    """
+    files = [folder and folder / f"{tile.core[1]}-{tile.core[0]}.safetensors" for tile in parts]
+    images = tiles.read([tile for tile, file in zip(parts, files, strict=True) if not _whole(file)])
+    bar = tqdm(parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9)
+    for tile, file in zip(bar, files, strict=True):
+        if file and file.exists():
+            yield read_tensors(file)[0]["values"]
+            continue
+        values = make(tile, next(images))
+        if file:
+            write_tensors(file, {"values": values.cpu().contiguous()}, {})
+        yield values
+
+
+def _whole(file: Path | None) -> bool:
+    """Return whether a tensor stands in a file; one that is damaged is removed."""
+    if file is None or not file.exists():
+        return False
+    try:
+        read_tensors(file)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
+        file.unlink()
+        return False
+    return True

@@ -9,7 +9,7 @@ Pixels are those of the slide after `halvings`: how often its resolution was hal
 OpenSlide is imported when a slide is first read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from stlib.fields import another
-from stlib.footprints import Footprints, footprints, pixel_counts
+from stlib.footprints import Box, Footprints, footprints, pixel_counts
 from stlib.pooling import as_tensor, pooling
 from stlib.sections import Section
 
@@ -59,6 +59,10 @@ class Window(NamedTuple):
     y: int
     rows: np.ndarray  # (n,)
 
+    def box(self, side_px: int) -> Box:
+        """Return what a window of this side covers."""
+        return self.x, self.y, self.x + side_px, self.y + side_px
+
 
 def cover(prints: Footprints, window_px: int, generator: torch.Generator) -> list[Window]:
     """Return the fewest windows whose cores hold all locations, in a place drawn at random.
@@ -89,41 +93,38 @@ def cover(prints: Footprints, window_px: int, generator: torch.Generator) -> lis
     return [Window(int(x), int(y), rows) for (x, y), rows in zip(corners, groups, strict=True)]
 
 
-def read(path: Path, x: int, y: int, width: int, height: int, halvings: int) -> Tensor:
-    """Return a rectangle of a halved slide (3, height, width), uint8; white beyond the slide."""
+def read(path: Path, halvings: int, boxes: Sequence[Box]) -> Iterator[np.ndarray]:
+    """Yield rectangles of a halved slide, uint8 (height, width, 3); white beyond the slide."""
     from stlib.slide import Slide
 
     with Slide(path) as slide:
-        return torch.tensor(slide.halved(x, y, width, height, halvings)).permute(2, 0, 1)
+        for left, top, right, bottom in boxes:
+            yield slide.halved(left, top, right - left, bottom - top, halvings)
 
 
-def cut(
-    path: Path, size_px: tuple[int, int], prints: Footprints, window: Window, window_px: int, halvings: int
-) -> tuple[Tensor, sparse.csr_matrix]:
-    """Return the image of a window (3, S, S), uint8, and the pooling matrix of its locations (n, cells).
+def as_pixels(image: np.ndarray) -> Tensor:
+    """Return an image (h, w, 3) as networks take it (3, h, w)."""
+    return torch.tensor(image).permute(2, 0, 1)
+
+
+def window_pool(
+    size_px: tuple[int, int], prints: Footprints, window: Window, window_px: int
+) -> sparse.csr_matrix:
+    """Return the pooling matrix of the locations of a window (n, cells).
 
     Parameters
     ----------
-    path, halvings
-        The slide, and how often it is halved.
     size_px
-        Its width and height then.
+        Width and height of the halved slide; what is beyond it is no pixel.
     prints
         What the locations of the section cover.
     window, window_px
         Which of them, and where; and the side S.
     """
-    image = read(path, window.x, window.y, window_px, window_px, halvings)
     width, height = size_px
-    inside = (
-        -window.x,
-        -window.y,
-        width - window.x,
-        height - window.y,
-    )  # what is beyond the slide is no pixel
+    inside = (-window.x, -window.y, width - window.x, height - window.y)
     cells = window_px // CELL_PX
-    moved = prints[window.rows].moved(window.x, window.y)
-    return image, pooling(moved, inside, CELL_PX, (cells, cells)).matrix
+    return pooling(prints[window.rows].moved(window.x, window.y), inside, CELL_PX, (cells, cells)).matrix
 
 
 def turned(

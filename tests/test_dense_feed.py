@@ -45,11 +45,21 @@ def test_a_location_sums_up_what_lies_under_it(dense, toy):
     """On a map of the window's own brightness, turned or not, it finds that of the slide around it."""
     (whole,) = dense.whole(("P1-1",))
     (tile,) = whole.tiles.cut(448, 0, 32)
-    slide = whole.tiles.read(tile).float().mean(1)
+    slide = next(whole.tiles.read([tile])).float().mean(1)
     wanted = whole.tiles.pool(tile, 32) @ torch.nn.functional.avg_pool2d(slide, 4).ravel()[:, None]
     for batch in dense.training(("P1-1",), generator()):
         cells = torch.nn.functional.avg_pool2d(batch.window.float().mean(1), 4).ravel()[:, None]
         torch.testing.assert_close(batch.pool @ cells, wanted[batch.row], rtol=1e-4, atol=1e-2)
+
+
+def test_readers_change_no_window(dense, monkeypatch):
+    def made():
+        return [(batch.window, batch.row) for batch in dense.training(("P1-1", "P1-2"), generator())]
+
+    alone = made()
+    monkeypatch.setattr("stlib.reading.readers", lambda: 2)
+    for found, wanted in zip(made(), alone, strict=True):
+        assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
 
 
 def test_windows_are_drawn_anew_and_bounded(feed, dense, toy):

@@ -110,6 +110,13 @@ def test_equal_patches_are_encoded_once_and_in_blocks(data, monkeypatch):
     assert np.array_equal(found, features(data.params, data.section, "spot")[where])
 
 
+def test_readers_change_nothing(data, monkeypatch):
+    monkeypatch.setattr("stlib.features.BATCH", 2)
+    alone = np.array(features(data.params, data.section, "spot", kept=False))
+    monkeypatch.setattr("stlib.reading.readers", lambda: 2)
+    assert np.array_equal(features(data.params, data.section, "spot", kept=False), alone)
+
+
 def test_a_second_call_computes_nothing(data, monkeypatch):
     first = np.array(features(data.params, data.section, "region"))
     monkeypatch.setattr("stlib.slide.Slide", lambda path: pytest.fail("read again"))

@@ -13,7 +13,7 @@ from stlib.genemaps import digest, predict_slide, write_maps
 from stlib.models import build, configure
 from stlib.slide import write_pyramid
 from stlib.tiles import Tiles
-from stlib.windows import read
+from stlib.windows import as_pixels, read
 
 SIDE, WIDTH, HEIGHT = 5, 1210, 420  # px: of a bin, and of the halved slide
 
@@ -44,7 +44,8 @@ def tiles(tmp_path_factory):
 def at_once(model, tiles):
     """The map of the whole slide (C, h, w)."""
     width, height = tiles.padded(32)
-    return model.dense(read(tiles.path, 0, 0, width, height, 1)[None])[0]
+    (slide,) = read(tiles.path, 1, [(0, 0, width, height)])
+    return model.dense(as_pixels(slide)[None])[0]
 
 
 def test_every_location_is_where_it_belongs(model, tiles, tmp_path):

@@ -11,7 +11,7 @@ from stlib.models import build, configure
 from stlib.pooling import as_tensor, pooled, pooling
 from stlib.slide import write_pyramid
 from stlib.tiles import Cutting, Tiles, reach
-from stlib.windows import read
+from stlib.windows import as_pixels, read
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,8 @@ def small():
 def at_once(decode, tiles, step):
     """Decode the whole slide, padded with white, and pool it."""
     width, height = tiles.padded(step)
-    cells = decode(read(tiles.path, 0, 0, width, height, tiles.halvings)[None])[0]
+    (slide,) = read(tiles.path, tiles.halvings, [(0, 0, width, height)])
+    cells = decode(as_pixels(slide)[None])[0]
     matrix = pooling(tiles.prints, (0, 0, *tiles.size_px), 4, (width // 4, height // 4)).matrix
     return pooled(as_tensor(matrix), cells.flatten(1).T)
 
@@ -75,7 +76,8 @@ def test_tiles_equal_the_slide_at_once(small, tiles, core_px):
 
 
 def test_cells_of_tiles_are_exactly_those_of_the_slide(small, tiles):
-    whole = small(read(tiles.path, 0, 0, 208, 176, 0)[None])
+    (slide,) = read(tiles.path, 0, [(0, 0, 208, 176)])
+    whole = small(as_pixels(slide)[None])
     differ = []
     for halo in (16, 8):
         worst = 0.0
@@ -83,7 +85,11 @@ def test_cells_of_tiles_are_exactly_those_of_the_slide(small, tiles):
             left, top, right, bottom = (px // 4 for px in tile.core)
             worst = max(
                 worst,
-                float((tile.cells(small(tiles.read(tile))) - whole[..., top:bottom, left:right]).abs().max()),
+                float(
+                    (tile.cells(small(next(tiles.read([tile])))) - whole[..., top:bottom, left:right])
+                    .abs()
+                    .max()
+                ),
             )
         differ.append(worst)
     assert differ[0] < 1e-15 < differ[1]
