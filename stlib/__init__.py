@@ -32,7 +32,7 @@ what methods look up   `retrieval` (training locations), `gene_text` (what a lan
 runs                   `steps` (which there are), `results` (where and when done), `fingerprint` (of what
                        made), `predictions`, `machine` (where), `cell` (the parameters of a notebook)
 many at once           `execute` (a notebook, by one process at a time), `ranks` and `devices` (one training
-                       in several), `lease` (a GPU for each)
+                       in several), `lease` (a GPU for each), `reading` (slides, for a GPU)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),
                        `ceiling` (what counts allow), `genewise` (each gene), `regions` (of the tissue),
                        `jackknife` (the interval of one patient)

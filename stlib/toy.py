@@ -36,6 +36,7 @@ class Options(Record):
     """All numbers of the tissue; lengths in um."""
 
     seed: int
+    first: PositiveInt = 1  # patient's number: beyond another dataset's last, its genes are in other people
     genes: int = Field(gt=len(MARKERS))
     um_per_px: PositiveFloat
     size_px: PositiveInt  # side of the slide
@@ -220,7 +221,7 @@ class Toy:
         self.options, self.spot = options, spot
         self.patient_of = {name: patient for patient, names in sections.items() for name in names}
         self._key = {}  # patient -> (number, 0), section -> (number of the patient, layer)
-        for p, (patient, names) in enumerate(sections.items(), 1):
+        for p, (patient, names) in enumerate(sections.items(), options.first):
             self._key |= {name: (p, layer) for layer, name in enumerate([patient, *names])}
         self.blocks = {name: self.BLOCK(self.random("block", name), options.radius_um) for name in sections}
         self.cuts = {
@@ -234,7 +235,9 @@ class Toy:
         in_tumour = np.tile([[2.0], [-0.5], [-0.5], [-0.5], [-0.5]], len(MARKERS))
         self._profile = np.concatenate([in_tumour, rng.normal(size=(5, number))], 1)  # as Block.mixture
         self._loading = rng.normal(size=(FACTORS, options.genes))
-        self._offset = dict(zip(sections, rng.normal(size=(len(sections), options.genes)), strict=True))
+        before = options.first - 1
+        offsets = rng.normal(size=(before + len(sections), options.genes))[before:]
+        self._offset = dict(zip(sections, offsets, strict=True))
 
     def random(self, purpose: str, name: str = "") -> np.random.Generator:
         """Return the stream of random numbers that belongs to a purpose, and to a patient or section."""

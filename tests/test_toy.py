@@ -306,3 +306,24 @@ def test_the_region_of_a_spot_is_its_most_frequent_cell_type(tissue):
     fat = mixture[:, 3] > 0.5
     assert (regions[fat] == "fat").all() and (regions[mixture[:, 0] > 0.5] == "tumour").all()
     assert (regions[mixture[:, 1] + mixture[:, 4] > 0.5] == "stroma").all() and len(set(regions)) > 2
+
+
+def test_further_patients_of_a_seed_are_other_people_with_the_same_genes(params):
+    def made(names: str, first: int) -> Toy:
+        options = Options(**params.source.options | {"first": first})
+        return Toy(options, {name: [f"{name}-1"] for name in names}, params.spot)
+
+    one, other = made("ABC", 1), made("CD", 3)
+    assert np.array_equal(one.genes, other.genes) and np.array_equal(one.base, other.base)
+    same, own = ((toy.spots("C-1")[1], toy._offset["C"]) for toy in (one, other))
+    assert all(map(np.array_equal, same, own))  # number 3 in both
+    assert len({toy._offset[name].tobytes() for toy, name in ((one, "A"), (one, "B"), (other, "D"))}) == 3
+    assert (
+        len(
+            {
+                toy.blocks[name].mixture(np.zeros((1, 3)), 50).tobytes()
+                for toy, name in ((one, "A"), (other, "D"))
+            }
+        )
+        == 2
+    )
