@@ -12,11 +12,10 @@ from IPython.display import Markdown, display
 
 from stlib import comparisons, conditions, genewise, layout, paths, regions, render, show
 from stlib.cell import parameters
-from stlib.params import load_params, sized
 from stlib.results import Run
 from stlib.scores import by_patient, ceilings, frame, patient_scores, reachable, with_every_metric
 from stlib.sections import load_prepared
-from stlib.tables import absences, load_table, runs_needed
+from stlib.tables import absences, load_table, runs_needed, shown
 
 # %% tags=["parameters"]
 dataset: str = "toy"   # a file in params/
@@ -54,7 +53,7 @@ patients = by_patient(declared, p.dataset, scores)
 # prepared sections. Where they are not at hand, nothing is said of it, and the notes say so.
 
 # %%
-sections = {name: load_prepared(load_params(name)) for name in sized(p.dataset)}
+sections = {params.name: load_prepared(params) for params in shown(declared, p.dataset)}
 allowed = reachable(declared, p.dataset, sections)
 top = ceilings(every, allowed)
 

@@ -123,7 +123,8 @@ def said_of_tests(found: pd.DataFrame, headline: str) -> list[str]:
     own = found[(found["metric"] == headline) & (found["against"] == "best control")]
     sentences = []
     for verdict in ("better", "worse"):
-        labels = [f"{line.label} ({line.protocol})" for line in own[own["verdict"] == verdict].itertuples()]
+        lines = own[own["verdict"] == verdict].itertuples()
+        labels = [f"{line.label} ({', '.join(filter(None, (line.protocol, line.size)))})" for line in lines]
         sentences.append(f"{verdict} than the best control: {', '.join(labels) or 'none'}")
     least = {
         f"{p:.3g} with {n} patients": n for n, p in zip(found["n"], found["smallest_p"], strict=True) if n

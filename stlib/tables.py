@@ -239,9 +239,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
     Where the dataset has sizes, each row comes once for each size that the table names, with its `size`.
     """
     rows = []
-    for params in map(load_params, sized(dataset)):
-        if params.size and params.size not in table.sizes:
-            continue
+    for params in shown(table, dataset):
         rows += [
             row.model_copy(update={"size": params.size})
             for row in table.rows
@@ -252,6 +250,12 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
             and row.size in ("", params.size)
         ]
     return rows
+
+
+def shown(table: Table, dataset: str) -> list[Params]:
+    """Return the dataset, or each of its sizes that the table names."""
+    found = map(load_params, sized(dataset))
+    return [params for params in found if params.size in ("", *table.sizes)]
 
 
 def _lacking(params: Params, row: Row) -> str:

@@ -172,6 +172,8 @@ def test_what_tests_show_is_said_with_the_smallest_p():
     )
     assert "no p below 0.25 with 3 patients" in said
     assert comparisons.said_of_tests(found.assign(n=1), "mse") == []
+    (of_bins,) = comparisons.said_of_tests(found.assign(size="8um"), "mse")
+    assert "worse than the best control: Net (2d, 8um)" in of_bins
 
 
 def test_a_table_without_controls_and_ours_has_no_tests():

@@ -331,3 +331,10 @@ def test_the_fragment_is_printed_without_the_heavy_libraries():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT, check=True
     ).stdout
     assert ".PHONY: reproduce-table1" in out
+
+
+def test_a_table_shows_the_sizes_that_it_names():
+    eight = tables.load_table("magnet_table3")
+    assert [params.name for params in tables.shown(eight, "toy_hd")] == ["toy_hd@8um"]
+    assert [params.name for params in tables.shown(eight, "toy")] == ["toy"]
+    assert tables.shown(eight, "toy_hd@16um") == []
