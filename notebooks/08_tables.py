@@ -3,7 +3,8 @@
 #
 # **Question.** What does each method score, patient by patient, and does it beat a constant?
 #
-# **In:** the predictions of all runs that the table declares. **Out:** `results/<dataset>/<table>` as
+# **In:** the predictions of all runs that the table declares (`make reproduce-table1` makes those of Table 1,
+# and then this notebook). **Out:** `results/<dataset>/<table>` as
 # markdown, LaTeX, HTML and CSV; beside it every metric, the paired tests, each gene, and the regions of the
 # tissue where they are labelled. **Time:** seconds; nothing is trained.
 
@@ -15,7 +16,7 @@ from stlib.cell import parameters
 from stlib.results import Run
 from stlib.scores import by_patient, ceilings, frame, patient_scores, reachable, with_every_metric
 from stlib.sections import load_prepared
-from stlib.tables import absences, load_table, runs_needed, shown
+from stlib.tables import PLACE, absences, load_table, runs_needed, shown
 
 # %% tags=["parameters"]
 dataset: str = "toy"   # a file in params/
@@ -61,7 +62,8 @@ top = ceilings(every, allowed)
 # ## Which genes are predicted at all, and who beats whom
 #
 # Each gene's correlation within sections against chance, with the false discoveries among its row's genes
-# controlled. Each method against the best control of its section and against ours, in pairs of patients.
+# controlled. Each method against the best control of its part of the table and against ours, in pairs of
+# patients.
 
 # %%
 genes = genewise.genes(declared, p.dataset, allowed)
@@ -74,7 +76,13 @@ found = frame(declared, p.dataset, scores, top)
 notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(needed)]
 notes += conditions.unreachable(sections)
 laid = layout.scores(declared, found, notes, said)
-print(found[["protocol", "label", "metric", "mean"]].round(2).to_string(index=False))
+first = found[found["metric"].isin([column.metric for column in declared.metrics[:2]])]
+means = first.set_index([*PLACE, "label", "metric"])["mean"].unstack(sort=False)
+print(means.round(2).to_string(na_rep="undefined"))
+
+# %% [markdown]
+# Controls and ceilings are in italics; bold is the best method of its part of the table, and ‡ one that is no
+# better than the best control there.
 
 # %%
 display(Markdown(render.markdown(laid)))

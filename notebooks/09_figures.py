@@ -3,8 +3,9 @@
 #
 # **Question.** What do the numbers and the predictions look like?
 #
-# **In:** the predictions of the runs of Table 1, and of PixNet's Table 1 and Figure 4, prepared sections, and
-# the registration. **Out:** `figures/<dataset>/`. **Time:** seconds; no model is opened.
+# **In:** the predictions of the runs of Table 1, and of PixNet's Table 1 and Figure 4, prepared sections and
+# slides, and the registration (`make figures` makes what is missing, and then this notebook). **Out:**
+# `figures/<dataset>/`. **Time:** seconds; no model is opened.
 
 # %%
 from IPython.display import display
@@ -46,9 +47,9 @@ display(drawn["table1"])
 #
 # The paper's figure does not say what a sample is; here it is a patient. The stars are Welch's test, which
 # treats the patients of two methods as different people, as the paper does, and is not corrected. The paired
-# test, which does not, stands in `asign_figure4.csv`; it is corrected (Holm) for all other rows of its
-# protocol, setting and metric, the controls and the oracle among them. Beside each table stand the paired
-# tests against its best control and against ours.
+# test holds each patient against himself; it is corrected (Holm) for all other rows of its protocol, setting
+# and metric, the controls and the oracle among them. Both stand in `asign_figure4.csv`. Beside each table
+# stand the paired tests against its best control and against ours.
 
 # %%
 patients = by_patient(table, p.dataset, scores)
@@ -56,13 +57,13 @@ tests = comparisons.against(patients)
 drawn["asign_figure4"] = overviews.patient_boxes(patients, tests)
 display(drawn["asign_figure4"])
 
-# %% tags=["nbval-check-output"]
-print(tests[tests["metric"] == "pcc_per_gene"][["protocol", "label", "n"]].to_string(index=False))
+# %%
+display(tests[tests["metric"] == "pcc_per_gene"].drop(columns=["setting", "metric"]).round(3))
 
 # %% [markdown]
 # ## Maps of single genes: measured, and each method beside it (figure 5 of ASIGN, figure 3 of MagNet)
 #
-# One colour scale over all panels of a gene. Under each map: the squared error of that gene in that section.
+# One colour scale over all panels of a figure. Under each map: the squared error of the gene in the section.
 
 # %%
 for params in datasets:
@@ -94,6 +95,8 @@ if rows_for(encoders, p.dataset):
     found = frame(encoders, p.dataset, patient_scores(encoders, p.dataset))
     drawn["pixnet_figure4"] = overviews.table_dots(found)
     display(drawn["pixnet_figure4"])
+else:
+    print(f"{p.dataset} has no row of tables/pixnet_figure4.yaml, which compares encoders on bins")
 
 # %% [markdown]
 # ## What the dataset holds (figure 6 of ASIGN)
@@ -132,22 +135,24 @@ for params in datasets:
 if len(datasets) > 1:
     drawn["magnet_figure1"] = overlays.sizes(datasets, params.with_slide[0])
     display(drawn["magnet_figure1"])
+else:
+    print(f"{p.dataset} has locations of one size")
 
 # %% [markdown]
 # ## The sections of a block before and after alignment (figure 7 of ASIGN)
-#
-# A dataset without folds of the protocol 3d needs no alignment and has none.
 
 # %%
 if "3d" in params.folds:
     stack = max(params.sections.values(), key=len)
     drawn["asign_figure7"] = overlays.alignment(params, stack, load_registration(p.dataset))
     display(drawn["asign_figure7"])
+else:
+    print(f"{p.dataset} has no folds of the protocol 3d")
 
 # %% [markdown]
 # ## Summary
 #
-# - Every figure is drawn from predictions and results; a change of a label costs seconds.
+# - Every figure is drawn from predictions, results and prepared data; a change of a label costs seconds.
 
 # %%
 for name, figure in drawn.items():

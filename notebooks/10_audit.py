@@ -11,7 +11,7 @@
 import hashlib
 
 import numpy as np
-from IPython.display import display
+from IPython.display import Markdown, display
 
 from stlib import audit, datasets, figures, flaw_table, flaws, metrics, paths, show
 from stlib.cell import parameters
@@ -31,14 +31,14 @@ params = run.params
 display(show.settings(params))
 
 # %% [markdown]
-# ## The counts are those of the papers
+# ## The counts, against what is published of them
 
 # %% tags=["nbval-check-output"]
 sections = audit.read_counts(params, datasets.raw_folder(params, p.data), p.missing)
 print(datasets.compare(datasets.totals(sections), params.expect))
 
 # %% [markdown]
-# ## The panel is the papers' panel
+# ## The panel, by the papers' rule
 #
 # The genes of the highest mean raw count over all sections, among those common to all: the papers' rule,
 # which looks at test patients too. `strict` runs do not.
@@ -48,36 +48,41 @@ panel = top_mean_panel(sections.values(), params.panel.size)
 digest = hashlib.sha256(("\n".join(panel) + "\n").encode()).hexdigest()
 wanted = params.expect.panel_sha256 if params.expect else None
 print(f"{len(panel)} of {len(common_genes(sections.values()))} common genes, first: {' '.join(panel[:8])}")
-differs = f"sha256 {digest[:12]}, published: {wanted}"
+differs = f"sha256 {digest[:12]}, published: {wanted}" if wanted else "no panel of this dataset is published"
 print("it is the published panel, gene by gene" if digest == wanted else differs)
 
 # %% [markdown]
 # ## Constants, scored as the papers score
 #
-# A constant predicts one profile for every spot. `pcc_per_spot` correlates across the genes *of a spot*: what
-# is high there is mostly the profile that all spots share. Across the spots of a section a constant has no
-# correlation at all.
+# A constant predicts one profile for every spot. *PCC per spot* correlates across the genes *of a spot*: what
+# is high there is mostly the profile that all spots share. *Flat as 0*: a spot whose profile is flat counts
+# as 0, as in the released code. Across the spots of a section a constant has no correlation at all.
+
+# %%
+table = audit.control_table(params, sections, panel)
+display(Markdown(audit.markdown(table)))
 
 # %% tags=["nbval-check-output"]
-table = audit.control_table(params, sections, panel)
-print(table.round(4).to_string(index=False))
+print(table[[*audit.NAMES]].round(4).to_string(index=False))
 
 # %% [markdown]
 # ## Beside what is printed
 #
-# ASIGN's Table I, beside the constant of the same test sections. That its labels have this scale follows from
-# the released code, not from the text, which names another.
+# ASIGN's Table I, beside two constants: the mean of the training patients, which knows nothing of a test
+# patient, as the 2D rows; and the mean of the patient's known section, which knows what the 3D rows do. That
+# its labels have this scale follows from the released code, not from the text, which names another.
 
 # %%
 printed = audit.reported(p.dataset)
-display(printed)
+display(Markdown(audit.markdown(table, printed)) if len(printed) else "ASIGN's Table I has no such dataset")
 
 # %% tags=["nbval-check-output"]
-known = table.iloc[3]
-for name in audit.NAMES:
-    sign = 1 if metrics.find(name).higher_is_better else -1
-    beaten = (sign * printed[name] < sign * known[name]).sum()
-    print(f"{known['control']}: better {metrics.find(name).label} than {beaten} of {len(printed)} printed rows")
+for constant in (table.iloc[1], table.iloc[3]) if len(printed) else ():
+    for name in audit.NAMES:
+        sign = 1 if metrics.find(name).higher_is_better else -1
+        beaten = (sign * printed[name] < sign * constant[name]).sum()
+        better = f"better {metrics.find(name).label} than {beaten} of {len(printed)} printed rows"
+        print(f"{constant['control']}: {better}")
 
 # %% [markdown]
 # ## One prediction, three correlations, one name
@@ -104,7 +109,7 @@ print(pooled.T.to_string(na_rep="undefined", float_format="{:.2f}".format))
 
 # %% tags=["nbval-check-output"]
 ceiling = flaw_table.ceiling(cohort)
-print({name: round(value, 2) for name, value in ceiling.items()} or "no rate is known of real counts")
+print(flaw_table.said(ceiling) or "no rate is known of real counts")
 
 # %% [markdown]
 # ## Seven flaws of released code
@@ -180,7 +185,7 @@ apart = np.sqrt(np.mean([np.square(draws[0][name] - draws[1][name]).mean() for n
 print(f"MSE of five draws: {min(errors):.3f} to {max(errors):.3f}; a spot's labels differ by {apart:.2f} (rms)")
 for what, batch, strangers in (("batches alone", 128, 0), ("edges alone", None, 10)):
     scores = flaw_table.scores(cohort, flaws.propagated(cohort, batch, strangers, 0))
-    print(what, {name: f"{value:.2f}" for name, value in scores.items()})
+    print(f"{what}: {flaw_table.said(scores)}")
 
 # %% [markdown]
 # Over thousands of spots the error hides what it does to each: the graph's neighbours are far away, so that a

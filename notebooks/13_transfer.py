@@ -4,8 +4,8 @@
 # **Question.** What does a model that learned from spots of one size say of bins of another, or of another
 # dataset?
 #
-# **In:** prepared sections of both; counts of the trained slides. **Out:** predictions of every tested
-# location, from a model that never saw its slide. **Time:** that of a training.
+# **In:** prepared sections of both (`make prepare DATASET=toy_hd`: all its sizes). **Out:** predictions of
+# every tested location, from a model that never saw its slide. **Time:** that of a training.
 
 # %%
 from IPython.display import display
@@ -61,7 +61,8 @@ display(figures.training(history))
 # %% [markdown]
 # ## What it is worth
 #
-# Against the labels as they were measured at the tested locations.
+# Against the labels as they were measured at the tested locations. What the controls score on the same ones
+# stands in the table (`make reproduce-pixnet-table2`).
 
 # %% tags=["nbval-check-output"]
 scores = {member.model: metrics.overview(predictions[member]) for member in run.members}
@@ -69,6 +70,8 @@ print(show.scores(scores))
 
 # %% [markdown]
 # ## What it looks like
+#
+# Of a slide in bins a sample is tested, squares of neighbours (`sample` in the settings), and drawn.
 
 # %%
 member, tested = run.members[-1], load_params(p.to)

@@ -144,7 +144,7 @@ def reported(dataset: str) -> pd.DataFrame:
     return wide.reset_index().rename(columns={"row": "reported"})
 
 
-def markdown(table: pd.DataFrame, printed: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> str:
     """Render the controls, and what is printed, as one markdown table."""
     heads = [metrics.find(name).label for name in NAMES]
     lines = [f"| | tested on | mean over | {' | '.join(heads)} |", "|---|---|---|---:|---:|---:|"]
@@ -153,7 +153,7 @@ def markdown(table: pd.DataFrame, printed: pd.DataFrame) -> str:
         lines.append(
             f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |"
         )
-    for row in printed.to_dict("records"):
+    for row in [] if printed is None else printed.to_dict("records"):
         cells = [f"{row[name]:.3f}" for name in NAMES]
         lines.append(f"| reported: {row['reported']} | | | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -167,7 +167,9 @@ def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
             hue = colour(row["model"]) if row["role"] == "method" else GREY
             _box(own.to_numpy(), place, hue, row["role"] == "method", ax)
             if row["p"] < 0.05:
-                ax.text(1.0, place, "*", ha="left", va="center", transform=ax.get_yaxis_transform())
+                ax.text(
+                    1.01, place, "*", fontsize=9, va="center_baseline", transform=ax.get_yaxis_transform()
+                )
     return _named(ax, patients["metric"].iloc[0])
 
 

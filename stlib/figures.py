@@ -27,6 +27,7 @@ from stlib.tables import Table, rows_for, runs_of
 
 PANELS = 6  # side by side
 SECTIONS = 5  # of a patient that are shown
+WIDEST_MM = 55  # of a map
 TITLE = 20  # letters of a map's title in one line
 DPI = 160  # of a saved figure; at a column's real width
 
@@ -92,7 +93,7 @@ def gene_maps(
 def _maps(rows: int, columns: int, positions_um: np.ndarray) -> tuple[Figure, np.ndarray]:
     """Return a figure with room for maps of these spots and one colour bar."""
     extent = np.ptp(positions_um, axis=0)
-    width = min((DOUBLE_MM - 22) / columns, 36)
+    width = min((DOUBLE_MM - 22) / columns, WIDEST_MM)
     return plots.grid(
         rows, columns, width * columns + 22, rows * (width * (extent[1] / extent[0] + 0.25) + 5)
     )

@@ -79,6 +79,11 @@ def markdown(found: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def said(scores: dict[str, float]) -> str:
+    """Return scores in words."""
+    return ", ".join(f"{metrics.find(name).label} {value:.2f}" for name, value in scores.items())
+
+
 def _number(value: float) -> str:
     return "undefined" if np.isnan(value) else f"{value:z.2f}"
 

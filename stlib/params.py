@@ -247,6 +247,15 @@ def load_params(dataset: str) -> Params:
         remedy.
     """
     base, _, size = dataset.partition("@")
+    path = _file(base)
+    params = read_params(path, size)
+    if params.base != base:
+        raise ValueError(f"params/{path.name}: name is '{params.base}', but the file is called '{base}'")
+    return params
+
+
+def _file(base: str) -> Path:
+    """Return the file of a dataset, or say which datasets there are."""
     path = paths.PARAMS / f"{base}.yaml"
     if not path.exists():
         known = [p.stem for p in paths.PARAMS.glob("*.yaml")]
@@ -254,10 +263,7 @@ def load_params(dataset: str) -> Params:
             f"params/{base}.yaml does not exist; a dataset is a file in params/ (nearest: "
             f"{nearest(base, known)})"
         )
-    params = read_params(path, size)
-    if params.base != base:
-        raise ValueError(f"params/{path.name}: name is '{params.base}', but the file is called '{base}'")
-    return params
+    return path
 
 
 def read_params(path: Path, size: str = "") -> Params:
@@ -318,7 +324,7 @@ def files_of(dataset: str) -> list[Path]:
 
 def sizes_of(base: str) -> list[str]:
     """Return the sizes that a dataset has, in the order of its params file; none for most."""
-    return list(content_of(paths.PARAMS / f"{base}.yaml").get("sizes") or {})
+    return list(content_of(_file(base)).get("sizes") or {})
 
 
 def sized(dataset: str) -> list[str]:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 STYLE = Path(__file__).with_name("style.mplstyle")
 plt.style.use(STYLE)
 SINGLE_MM, DOUBLE_MM = 89, 183  # widths of one and of two printed columns
+MANY = 800  # spots of a map, from which on each is a few pixels wide
 
 # Okabe and Ito for the three papers' own methods and the two that carry labels over, Tol's muted for the
 # others: told apart by readers with any colour vision. A method that is not listed is black.
@@ -114,6 +115,7 @@ def gene_map(
     spots = EllipseCollection(
         size, size, np.zeros(len(values)), units="xy", offsets=positions_um, offset_transform=ax.transData,
         array=np.asarray(values), cmap="viridis", linewidths=0, rasterized=True,
+        antialiased=len(values) <= MANY,  # smoothed edges are most of a spot of a few pixels, and pale
     )  # fmt: skip
     spots.set_clim(vmin, vmax)
     ax.add_collection(spots)

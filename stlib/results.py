@@ -126,10 +126,31 @@ class Run:
         """Fix what the run and its members are made of, before anything is computed; return the run.
 
         Without it that is fixed when it is first asked for, at the latest by `finish`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such dataset, or what the run reads was not made; the message says what makes it.
         """
+        used = [load_params(name) for name in (*sized(self.dataset), *filter(None, [self.to]))]
+        if self.step in CONTROLS:
+            _require_prepared(used)
+        for name in self._tables:
+            _require_runs(name, self.dataset)
         for run in (self, *self.members):
             _ = run.fingerprint, run.source
         return self
+
+    @property
+    def _tables(self) -> list[str]:
+        """The tables whose runs are read."""
+        if self.step == "figures":
+            return list(DRAWN)
+        return (
+            list(ablations(self.dataset))
+            if self.step == "ablations"
+            else [self.model] * (self.step == "tables")
+        )
 
     @cached_property
     def members(self) -> "list[Run]":
@@ -156,19 +177,19 @@ class Run:
         if self.step in READING:
             return ""
         if self.step in ("tables", "ablations"):
-            return self._behind_tables(ablations(self.dataset) if self.step == "ablations" else [self.model])
+            return self._behind_tables()
         registered = self.step in ("3d", "tour", "figures", "cost")
         used = [*sized(self.dataset), *([self.to] if self.to else [])]
         prepared = fingerprint.data_hash(used, registered=registered)
         if self.step == "figures":
-            return fingerprint.text_hash(prepared, self._behind_tables(DRAWN))
+            return fingerprint.text_hash(prepared, self._behind_tables())
         return fingerprint.text_hash(prepared, _declared_in(self.model)) if self.step == "cost" else prepared
 
-    def _behind_tables(self, names: Iterable[str]) -> str:
-        tables = [load_table(name) for name in names]
+    def _behind_tables(self) -> str:
+        tables = [load_table(name) for name in self._tables]
         stamps = [Run(*key).stamp for table in tables for key in runs_needed(table, self.dataset)]
         shown = self.params.notes, self.params.showcase, self.params.absent
-        return fingerprint.text_hash(stamps, *(_declared_in(name) for name in names), shown)
+        return fingerprint.text_hash(stamps, *map(_declared_in, self._tables), shown)
 
     @property
     def stamp(self) -> str:
@@ -351,6 +372,28 @@ class Run:
         if replace(self).fingerprint != self.fingerprint:
             os.utime(self.record, (1, 1))  # no clock, set back or forward, can make it newer than the edit
         return self.record
+
+
+def _require_prepared(used: Iterable[Params]) -> None:
+    """Refuse datasets that were not prepared."""
+    absent = [params.name for params in used if not (paths.processed(params.name) / "manifest.json").exists()]
+    bases = dict.fromkeys(name.partition("@")[0] for name in absent)
+    if absent:
+        remedy = " and ".join(f"`make prepare DATASET={base}`" for base in bases)
+        raise FileNotFoundError(
+            f"a run needs its datasets prepared, found no {' and no '.join(absent)}; run {remedy}"
+        )
+
+
+def _require_runs(table: str, dataset: str) -> None:
+    """Refuse a table some of whose runs were not made."""
+    needed = [Run(*key) for key in runs_needed(load_table(table), dataset)]
+    absent = [str(run.record.relative_to(paths.OUT)) for run in needed if not run.record.exists()]
+    if absent:
+        raise FileNotFoundError(
+            f"tables/{table}.yaml needs {len(needed)} runs of {dataset}, {len(absent)} of them were not made "
+            f"(first: {absent[0]}); `make reproduce-{table.replace('_', '-')} DATASET={dataset}` makes them"
+        )
 
 
 def _declared_in(table: str) -> list[str]:

@@ -2,13 +2,15 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from stlib import statistics
+from stlib.alignment import Registration
 from stlib.params import Params
 from stlib.results import Run
 from stlib.splits import Fold
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def settings(params: Params, run: Run | None = None) -> Markdown:
-    """Show the parameters of a dataset as YAML, so that the executed notebook holds each number it used.
+    """Show the parameters of a dataset as YAML to unfold: the executed notebook holds each number it used.
 
     Parameters
     ----------
@@ -34,7 +36,8 @@ def settings(params: Params, run: Run | None = None) -> Markdown:
         content = {key: value for key, value in content.items() if key != "overrides"}
         content |= {"overrides": own} if own else {}
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
-    return Markdown(f"```yaml\n{text}```")
+    summary = f"the settings of {params.name}, from params/{params.base}.yaml"
+    return Markdown(f"<details><summary>{summary}</summary>\n\n```yaml\n{text}```\n\n</details>")
 
 
 def idea(model: str, config: "Config") -> Markdown:
@@ -43,6 +46,29 @@ def idea(model: str, config: "Config") -> Markdown:
 
     text = inspect.cleandoc(inspect.getmodule(method(model)).__doc__)
     return Markdown(f"```text\n{text}\n```\n\nSettings: `{config}`")
+
+
+def stages(aligned: Mapping[str, Registration]) -> HTML:
+    """Show what each stage of an alignment changed, before and after, and whether it was taken over.
+
+    Parameters
+    ----------
+    aligned
+        Section -> map, from `stlib.registration.register_dataset` or `stlib.alignment.load_registration`.
+    """
+    lines = []
+    for section, found in aligned.items():
+        for stage in found.stages:
+            pairs = zip(asdict(stage.before).items(), asdict(stage.after).values(), strict=True)
+            proposed = any(asdict(stage.after).values())
+            scores = {name: f"{old:.2f} → {new:.2f}" if proposed else "" for (name, old), new in pairs}
+            matches = "" if stage.inliers is None else f"{stage.inliers}"
+            own = {"taken over": "yes" if stage.accepted else "no", "matches": matches, "note": stage.note}
+            lines.append({"section": section, "stage": stage.name} | scores | own)
+    table = pd.DataFrame(lines)
+    with pd.option_context("display.max_colwidth", None):
+        text = table.loc[:, table.ne("").any()].to_html(index=False, border=0)
+    return HTML(text if lines else "nothing to align")
 
 
 def folds(folds: list[Fold]) -> pd.DataFrame:

@@ -319,7 +319,7 @@ def test_figures_and_costs_are_others_once_what_they_draw_or_declare_is(monkeypa
         before = Run(step, "toy", name).inputs
         with monkeypatch.context() as changed:
             if part:
-                changed.setattr(Run, part, lambda run, names: f"other runs behind {names}")
+                changed.setattr(Run, part, lambda run: f"other runs behind {run._tables}")
             else:
                 changed.setattr(results, "_declared_in", lambda table: [f"another {table}"])
             assert Run(step, "toy", name).inputs != before
@@ -357,3 +357,29 @@ def test_a_table_depends_on_what_stands_under_it():
     changed = run.params.model_copy(update={"absent": {"egn": "another reason"}})
     told.__dict__["params"] = changed
     assert told.inputs != run.inputs
+
+
+def test_a_run_without_its_data_says_what_prepares_them_all_at_once(monkeypatch, out):
+    monkeypatch.setattr(paths, "DATA", out / "data")
+    message = "found no toy_hd@100um and no toy_hd@16um; run `make prepare DATASET=toy_hd`$"
+    with pytest.raises(FileNotFoundError, match=message):
+        Run("transfer", "toy_hd@100um", "pixnet", to="toy_hd@16um").begin()
+
+
+@pytest.mark.parametrize("step", ["2d", "tables", "registration"])
+def test_a_dataset_that_is_misspelt_is_named_with_the_nearest(step):
+    with pytest.raises(FileNotFoundError, match=r"params/her2ts.yaml does not exist.*nearest: 'her2st'"):
+        Run(step, "her2ts", "table1").begin()
+
+
+@pytest.mark.parametrize("step", ["tables", "figures"])
+def test_a_table_without_its_runs_says_how_many_and_what_makes_them(step):
+    done = Run("3d", "toy", "controls")
+    done.folder.mkdir(parents=True)
+    done.record.write_text("{}")
+    message = (
+        r"tables/table1.yaml needs 14 runs of toy, 13 of them were not made \(first: "
+        r"runs/2d/toy/controls/strict-s0/run.json\); `make reproduce-table1 DATASET=toy` makes them"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        Run(step, "toy", "table1" * (step == "tables")).begin()

@@ -1,9 +1,13 @@
 """What the notebooks put on the page beside their figures."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
 from stlib import show
+from stlib.alignment import Score, Stage
 from stlib.models import configure
 from stlib.params import load_params
 from stlib.splits import folds
@@ -41,10 +45,9 @@ def test_scores_do_not_depend_on_what_cannot_be_printed():
 
 def test_settings_show_every_number_of_the_params_file():
     text = show.settings(load_params("toy")).data
+    assert text.startswith("<details><summary>the settings of toy, from params/toy.yaml</summary>\n")
     assert (
-        text.startswith("```yaml\nname: toy")
-        and "um_per_px: 2.0" in text
-        and "global: {px: 384, out_px: 96}" in text
+        "```yaml\nname: toy" in text and "um_per_px: 2.0" in text and "global: {px: 384, out_px: 96}" in text
     )
 
 
@@ -61,3 +64,16 @@ def test_folds_name_who_is_looked_at():
         and "P1" not in found.loc["P2", "test"]
     )
     assert show.folds(folds(load_params("toy"), "2d")).loc["P1", "known"] == "-"
+
+
+def test_stages_say_what_they_changed_and_whether_it_was_taken_over():
+    better, none = Score(0.5, 0.25, 0.125, 1.0), Score(0.0, 0.0, 0.0, 0.0)
+    stages = [
+        Stage("rigid", none, better, True),
+        Stage("smooth", better, none, False, note="no field is better"),
+    ]
+    text = show.stages({"S1": SimpleNamespace(stages=stages)}).data
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", text)
+    assert cells[:2] + cells[-3:] == ["section", "stage", "", "no", "no field is better"]
+    assert cells[8:12] == ["S1", "rigid", "0.00 → 0.50", "0.00 → 0.25"] and "matches" not in cells
+    assert show.stages({}).data == "nothing to align"
