@@ -16,7 +16,7 @@ from stlib.cell import parameters
 from stlib.results import Run
 from stlib.scores import by_patient, ceilings, frame, patient_scores, reachable, with_every_metric
 from stlib.sections import load_prepared
-from stlib.tables import PLACE, absences, load_table, runs_needed, shown
+from stlib.tables import absences, load_table, runs_needed, shown
 
 # %% tags=["parameters"]
 dataset: str = "toy"   # a file in params/
@@ -77,7 +77,7 @@ notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(n
 notes += conditions.unreachable(sections)
 laid = layout.scores(declared, found, notes, said)
 first = found[found["metric"].isin([column.metric for column in declared.metrics[:2]])]
-means = first.set_index([*PLACE, "label", "metric"])["mean"].unstack(sort=False)
+means = first.set_index(["protocol", "setting", "size", "label", "metric"])["mean"].unstack(sort=False)
 print(means.round(2).to_string(na_rep="undefined"))
 
 # %% [markdown]

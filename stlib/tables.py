@@ -255,7 +255,7 @@ def rows_for(table: Table, dataset: str) -> list[Row]:
 def shown(table: Table, dataset: str) -> list[Params]:
     """Return the dataset, or each of its sizes that the table names."""
     found = map(load_params, sized(dataset))
-    return [params for params in found if params.size in ("", *table.sizes)]
+    return [params for params in found if not params.size or params.size in table.sizes]
 
 
 def _lacking(params: Params, row: Row) -> str:
