@@ -94,7 +94,7 @@ display(Markdown(render.markdown(laid)))
 
 # %%
 report = conditions.report(needed)
-display(report)
+display(report.drop(columns="fingerprint").replace("", None).dropna(axis=1, how="all"))
 
 # %% [markdown]
 # ## Summary
@@ -112,5 +112,6 @@ beside |= {"genes": genes, "regions": by_region}
 for name, numbers in beside.items():
     text = render.plain(numbers, declared.decimals)
     print(paths.write_text(folder / f"{p.table}.{name}.csv", text).relative_to(paths.OUT))
-paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
+written = paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
+print(written.relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

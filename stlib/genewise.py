@@ -114,8 +114,8 @@ def predictable(found: pd.DataFrame) -> list[str]:
             for label, row in group.groupby("label", sort=False)
         ]
         said.append(
-            f"Genes predicted at q < 0.05 against shuffled spots, and in brackets against predictions pushed "
-            f"along the section ({', '.join(filter(None, (protocol, size)))}): {'; '.join(counts)}."
+            f"Genes of the folds' panels that are predicted at q < 0.05 against shuffled spots, and in brackets "
+            f"against predictions pushed along the section ({', '.join(filter(None, (protocol, size)))}): {'; '.join(counts)}."
         )
     return said
 
