@@ -114,8 +114,9 @@ def predictable(found: pd.DataFrame) -> list[str]:
             for label, row in group.groupby("label", sort=False)
         ]
         said.append(
-            f"Genes of the folds' panels that are predicted at q < 0.05 against shuffled spots, and in brackets "
-            f"against predictions pushed along the section ({', '.join(filter(None, (protocol, size)))}): {'; '.join(counts)}."
+            "Genes of the folds' panels predicted at q < 0.05 against shuffled spots, in brackets against "
+            f"predictions pushed along the section ({', '.join(filter(None, (protocol, size)))}): "
+            f"{'; '.join(counts)}."
         )
     return said
 
