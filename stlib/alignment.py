@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -63,13 +62,6 @@ class Stage:
     accepted: bool
     inliers: int | None = None
     note: str = ""
-
-    def row(self) -> dict[str, Any]:
-        """Return it as one row of a table."""
-        own = asdict(self)
-        before, after = own.pop("before"), own.pop("after")
-        pairs = {f"{k}_{when}": v[k] for k in before for when, v in (("before", before), ("after", after))}
-        return {"name": own.pop("name")} | pairs | own
 
 
 @dataclass(frozen=True)
@@ -232,10 +224,6 @@ class Registration:
     def bends(self) -> bool:
         """Whether there is a field anywhere on the way."""
         return self.field is not None or (self.onward is not None and self.onward.bends)
-
-    def report(self) -> list[dict[str, Any]]:
-        """Return one row per stage: what was tried, what it changed, and whether it was taken over."""
-        return [{"section": self.section} | stage.row() | {"ok": self.ok} for stage in self.stages]
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

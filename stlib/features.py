@@ -183,7 +183,8 @@ def _cut(
     by_patch = np.argsort(again, kind="stable")
     ends = np.searchsorted(again[by_patch], [*cuts, len(first)])
     read = partial(_read, paths.slide_file(params.name, section.name), size)
-    blocks = ahead(read, [centres[first[start : start + BATCH]] for start in cuts])
+    beside = None if bar else 0  # a tile of a slide is not worth a process
+    blocks = ahead(read, [centres[first[start : start + BATCH]] for start in cuts], beside)
     with tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown:
         for start, (here, end), block in zip(cuts, pairwise(ends), blocks, strict=True):
             nodes = by_patch[here:end]

@@ -136,7 +136,9 @@ def write_maps(
         found = model.read(found, model.area.expand(len(found)))[:, chosen.to(device)]  # (r c, K)
         return found.T.unflatten(1, cells.shape[1:])
 
-    stamp = hashlib.sha256(repr((digest(model, tiles), list(genes))).encode()).hexdigest()
+    stamp = hashlib.sha256(
+        repr((digest(model, tiles), list(genes), "files named by px")).encode()
+    ).hexdigest()
     with _hidden(path, stamp) as folder:
         parts = tiles.cut(cutting.core_px, cutting.halo_px, cutting.step, everywhere=True)
         for tile, found in zip(parts, kept(tiles, parts, values, folder), strict=True):

@@ -5,6 +5,7 @@ too, a reader takes from it what it gives: there one process reads and computes 
 """
 
 import os
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 AHEAD = 2  # items that each reader has ready at most
+MOST = 8  # readers: each holds tiles of a slide, too
 
 Read = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -19,10 +21,12 @@ Read = Callable[[Sequence[Any]], Iterable[Any]]
 def readers() -> int:
     """Return how many processes read beside one that has a GPU: one for each further core of its share.
 
-    Make tells each of its jobs its share of the cores (``OMP_NUM_THREADS``).
+    Make tells each of its jobs its share of the cores (``OMP_NUM_THREADS``), which the processes of one
+    training on this machine divide.
     """
     cores = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-    return cores - 1 if torch.cuda.is_available() else 0
+    own = cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(max(0, own - 1), MOST) if torch.cuda.is_available() else 0
 
 
 def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterator[Any]:
@@ -32,8 +36,7 @@ def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterat
     ----------
     read
         Yields what it reads of each of some items, as arrays: they go through a pipe, for the shared memory
-        of a container may be smaller than a block of patches. A reader calls it once, with every n-th item,
-        so that it opens a slide once.
+        of a container may be smaller than a block of patches. A reader calls it once, with every n-th item.
     items
         What to read; neighbours on a slide together.
     beside
@@ -51,31 +54,42 @@ def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterat
         yield from read(items)
         return
     generator = torch.Generator()  # the caller's random numbers stay what they are
-    for found in DataLoader(
+    loader = DataLoader(
         _Shares(read, items),
-        None,
+        batch_size=None,
         num_workers=beside,
         prefetch_factor=AHEAD,
         collate_fn=_as_it_is,
         generator=generator,
-    ):
-        if isinstance(found, Exception):
-            raise found
+    )
+    for parcel in loader:
+        error, found = pickle.loads(parcel)
+        if error is not None:
+            raise error
         yield found
 
 
 class _Shares(IterableDataset):
-    """Every n-th item to each of n readers."""
+    """Every n-th item to each of n readers, pickled here: a queue drops without a word what it cannot."""
 
     def __init__(self, read: Read, items: Sequence[Any]) -> None:
         self.read, self.items = read, items
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[bytes]:
         reader = get_worker_info()
         try:
-            yield from self.read(self.items[reader.id :: reader.num_workers])
+            for found in self.read(self.items[reader.id :: reader.num_workers]):
+                yield pickle.dumps((None, found))
         except Exception as error:
-            yield error
+            yield pickle.dumps((_portable(error), None))
+
+
+def _portable(error: Exception) -> Exception:
+    """Return an error as it arrives at the other end of a pipe, or its words where it would not."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _as_it_is(found: Any) -> Any:

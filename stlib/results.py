@@ -24,7 +24,7 @@ from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, files_of, load_params, sized
 from stlib.splits import Fold, folds
 from stlib.steps import CONTROLS, NOTEBOOK, READING, modules_of
-from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
+from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed, target
 from stlib.tables import Run as Key
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Run:
         FileNotFoundError
             If there is no such dataset, or what the run reads was not made; the message says what makes it.
         """
-        used = [load_params(name) for name in (*sized(self.dataset), *filter(None, [self.to]))]
+        used = [load_params(name) for name in self._used]
         if self.step in CONTROLS:
             _require_prepared(used)
         for name in self._tables:
@@ -140,6 +140,11 @@ class Run:
         for run in (self, *self.members):
             _ = run.fingerprint, run.source
         return self
+
+    @property
+    def _used(self) -> list[str]:
+        """The datasets whose prepared sections are read: each size; of a transfer what is tested, too."""
+        return [*sized(self.dataset), *filter(None, [self.to])]
 
     @property
     def _tables(self) -> list[str]:
@@ -179,8 +184,7 @@ class Run:
         if self.step in ("tables", "ablations"):
             return self._behind_tables()
         registered = self.step in ("3d", "tour", "figures", "cost")
-        used = [*sized(self.dataset), *([self.to] if self.to else [])]
-        prepared = fingerprint.data_hash(used, registered=registered)
+        prepared = fingerprint.data_hash(self._used, registered=registered)
         if self.step == "figures":
             return fingerprint.text_hash(prepared, self._behind_tables())
         return fingerprint.text_hash(prepared, _declared_in(self.model)) if self.step == "cost" else prepared
@@ -392,7 +396,7 @@ def _require_runs(table: str, dataset: str) -> None:
     if absent:
         raise FileNotFoundError(
             f"tables/{table}.yaml needs {len(needed)} runs of {dataset}, {len(absent)} of them were not made "
-            f"(first: {absent[0]}); `make reproduce-{table.replace('_', '-')} DATASET={dataset}` makes them"
+            f"(first: {absent[0]}); `make {target(table)} DATASET={dataset}` makes them"
         )
 
 

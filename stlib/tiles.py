@@ -230,10 +230,11 @@ def kept(
     In a folder each stands in a file once it is made; a whole one is read instead.
     """
     files = [folder and folder / f"{tile.core[1]}-{tile.core[0]}.safetensors" for tile in parts]
-    images = tiles.read([tile for tile, file in zip(parts, files, strict=True) if not _whole(file)])
+    stands = [_whole(file) for file in files]
+    images = tiles.read([tile for tile, here in zip(parts, stands, strict=True) if not here])
     bar = tqdm(parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9)
-    for tile, file in zip(bar, files, strict=True):
-        if file and file.exists():
+    for tile, file, here in zip(bar, files, stands, strict=True):
+        if here:
             yield read_tensors(file)[0]["values"]
             continue
         values = make(tile, next(images))

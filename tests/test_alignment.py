@@ -148,9 +148,6 @@ def test_saved_maps_come_back(monkeypatch, tmp_path):
     assert np.array_equal(back["a"].to_um(PLACES), kept.to_um(PLACES)) and back["a"].onward is back["b"]
     c = back["c"]
     assert (c.stages, c.ok, c.message, c.section) == ((stage,), False, "why", "c")
-    (row,) = c.report()
-    assert (row["section"], row["name"], row["overlap_after"], row["ok"]) == ("c", "rigid", 0.9, False)
-    assert (row["information_before"], row["note"]) == (0.3, "mirrored")
     file = paths.processed("toy") / "registration.json"
     file.write_text(file.read_text().replace('"onward"', '"then"'))
     with pytest.raises(

@@ -5,6 +5,7 @@ What breaks one format of a source stands with its module, or in `test_fuzz`; `r
 # ruff: noqa: F401, F811 - fixtures of other files are imported, and named by tests
 
 import os
+from types import SimpleNamespace
 
 import lab
 import numpy as np
@@ -18,7 +19,7 @@ from stlib.checkpoint import load_checkpoint, save_checkpoint
 from stlib.predictions import load_predictions
 from stlib.sections import read_section, write_section
 from stlib.slide import write_pyramid
-from stlib.tiles import kept
+from stlib.tiles import Tile, kept
 
 
 def flipped(content):
@@ -155,9 +156,16 @@ def test_a_damaged_checkpoint_is_never_resumed(tmp_path, damage):
     "a warning that names it; the tile is computed anew",
 )
 def test_a_damaged_part_is_made_anew(tmp_path, damage):
-    path = tmp_path / "0-0.safetensors"
-    assert kept(path, lambda: torch.arange(40)).tolist() == list(range(40))
+    path, seen = tmp_path / "0-0.safetensors", torch.zeros(1, 3, 8, 8)
+    tiles = SimpleNamespace(path=path, read=lambda parts: iter([seen] * len(parts)))
+    tile = Tile((0, 0, 8, 8), (0, 0, 8, 8), np.arange(1))
+
+    def made(values):
+        (found,) = kept(tiles, [tile], lambda *_: torch.arange(values), tmp_path)
+        return found.tolist()
+
+    assert made(40) == list(range(40))
     damage(path)
     with pytest.warns(UserWarning, match="0-0.safetensors: not a readable checkpoint"):
-        assert kept(path, lambda: torch.arange(40)).tolist() == list(range(40))
-    assert kept(path, lambda: 1 / 0).tolist() == list(range(40))
+        assert made(40) == list(range(40))
+    assert made(0) == list(range(40))  # it stands, and is not made again

@@ -40,6 +40,37 @@ def test_an_error_comes_as_it_was_raised_at_its_item(beside):
         next(found)
 
 
+class Awkward(Exception):
+    """An error whose class wants two words, so that it cannot be unpickled."""
+
+    def __init__(self, what, where):
+        super().__init__(f"{what} at {where}")
+
+
+def test_an_error_that_no_pipe_takes_comes_in_words():
+    def failing(items):
+        for item in items:
+            if item == 4:
+                raise Awkward("truncated", "tile 4")
+            yield item
+
+    found = ahead(failing, range(9), 2)
+    assert [next(found) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(RuntimeError, match="^Awkward: truncated at tile 4$"):
+        next(found)
+
+
+def test_what_fits_no_pipe_is_said():
+    def some(items):
+        yield from items
+        yield some
+
+    found = ahead(some, range(4), 2)
+    assert [next(found) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(AttributeError, match="Can't pickle local object"):
+        next(found)
+
+
 def test_a_killed_reader_ends_the_reading():
     def dying(items):
         for item in items:
@@ -71,6 +102,11 @@ def test_readers_are_the_further_cores_of_a_job_with_a_gpu(monkeypatch):
     assert readers() == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert readers() == 7
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert readers() == 1
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    assert readers() == 8
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert readers() == 0
     monkeypatch.setenv("OMP_NUM_THREADS", "8")

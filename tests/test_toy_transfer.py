@@ -9,9 +9,8 @@ PATIENTS = pd.read_csv(ROOT / "results" / "toy_hd" / "pixnet_table2.patients.csv
 
 
 def errors(size: str) -> pd.DataFrame:
-    """Return the squared errors, patients x models, of those trained on spots of the same dataset."""
+    """Return the squared errors, patients x models."""
     found = PATIENTS[(PATIENTS["size"] == size) & (PATIENTS["metric"] == "mse")]
-    found = found[~found["label"].str.endswith("of another dataset")]
     return found.pivot(index="unit", columns="model", values="value")
 
 
