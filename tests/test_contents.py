@@ -14,7 +14,9 @@ def piece(paper, item):
 def test_every_declared_table_of_a_paper_is_listed_once_and_every_schematic_by_name():
     named = [one.name for one in contents.published() if one.kind in ("scores", "costs")]
     declared = [*tables.names(), *tables.names("costs")]
-    assert sorted(named) == sorted(name for name in declared if name not in ("table1", "patient_c", "transfer"))
+    assert sorted(named) == sorted(
+        name for name in declared if name not in ("table1", "patient_c", "transfer")
+    )
     exempt = [(one.paper, one.item) for one in contents.published() if one.kind == "schematic"]
     assert exempt == [
         *(("ASIGN", f"Figure {n}") for n in (1, 2, 3)),

@@ -15,20 +15,24 @@ def errors(size: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("size", ["8um", "16um"])
-def test_pixnet_beats_the_training_mean_on_all_slides_but_one(size):
-    """On P2 the ridge loses to the mean, too: what slides say of the level of genes is wrong there."""
+def test_pixnet_beats_the_training_mean(size):
+    """On P2 at 8 um it does not, and neither does the ridge: the level that its slide tells is wrong."""
     found = errors(size)
-    assert (found.drop("P2")["pixnet"] < found.drop("P2")["mean"]).all()
-    assert (found.loc["P2", ["pixnet", "ridge", "stnet", "eggn"]] > found.loc["P2", "mean"]).all()
+    wrong = ["P2"] if size == "8um" else []
+    assert (found.drop(wrong)["pixnet"] < found.drop(wrong)["mean"]).all()
+    assert (found.loc[wrong, ["pixnet", "ridge", "stnet", "eggn"]].T > found.loc[wrong, "mean"]).all(None)
     assert found["pixnet"].mean() < found["mean"].mean()
 
 
 def test_pixnet_against_what_crops():
-    """The README says it: better than ST-Net, HisToGene and BLEEP at each size, never than EGN."""
-    for size in ("8um", "16um"):
-        mean = errors(size).mean()
-        assert (mean["pixnet"] < mean[["stnet", "histogene", "bleep"]]).all()
-        assert mean["pixnet"] > mean["egn"]
+    """The README says it: at 16 um better than all that crop but SGN, at 8 um than two of them."""
+    mean = errors("16um").mean()
+    assert mean["pixnet"] < mean[["stnet", "histogene", "egn", "eggn", "bleep", "triplex", "ridge"]].min()
+    assert mean["pixnet"] > mean["sgn"]
+    mean = errors("8um").mean()
+    assert (
+        mean[["stnet", "histogene"]].min() > mean["pixnet"] > mean[["egn", "eggn", "bleep", "triplex"]].max()
+    )
 
 
 @pytest.mark.parametrize("size", ["8um", "16um"])
