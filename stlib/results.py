@@ -23,7 +23,7 @@ from stlib import fingerprint, paths
 from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, files_of, load_params, sized
 from stlib.splits import Fold, folds
-from stlib.steps import CONTROLS, NOTEBOOK, READING, modules_of
+from stlib.steps import CONTROLS, MADE, NOTEBOOK, READING, modules_of
 from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed, target
 from stlib.tables import Run as Key
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from stlib.predictions import Predictions
 
 DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures reads
-MADE = ("toy", "toy_hd")  # readers of data whose true rates are known
 
 
 @dataclass(frozen=True)

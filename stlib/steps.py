@@ -41,6 +41,7 @@ CALLED = {  # step -> modules, besides those of models and readers
     "audit": ["stlib.audit", "stlib.flaw_table", "stlib.models.oracle"],
 }
 READING = ("data", "audit")  # steps that read raw files
+MADE = ("toy", "toy_hd")  # readers of data that are made here: their true rates are known
 
 
 def modules_of(step: str, models: Iterable[str], reader: str) -> list[str]:

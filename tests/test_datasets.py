@@ -112,3 +112,14 @@ def test_prepare_writes_sections_and_manifest_and_keeps_a_slide_of_the_same_orig
     image.write_bytes(other + b"\0")  # the same picture in another file
     assert datasets.prepare(params, raw)["P1-1"]["tif"] != manifest["P1-1"]["tif"]
     assert slide.stat().st_mtime_ns != before
+
+
+def test_made_datasets_have_raw_files_of_their_own_and_published_ones_share_theirs():
+    folders = {
+        name: datasets.raw_folder(load_params(name)).name
+        for name in ("toy", "tiny", "toy_st", "toy_hd@8um", "tiny_hd@16um", "her2st", "her2st_small")
+    }
+    assert folders == {
+        "toy": "toy", "tiny": "tiny", "toy_st": "toy_st", "toy_hd@8um": "toy_hd", "tiny_hd@16um": "tiny_hd",
+        "her2st": "her2st", "her2st_small": "her2st",
+    }  # fmt: skip

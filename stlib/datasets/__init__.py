@@ -28,6 +28,7 @@ from stlib.fingerprint import file_hash, intact, seal
 from stlib.params import Expect, Params
 from stlib.records import nearest
 from stlib.sections import Section, check_section, content_hash, write_section
+from stlib.steps import MADE
 
 
 def reader(params: Params) -> ModuleType:
@@ -56,7 +57,12 @@ def raw_folder(params: Params, data: str = "") -> Path:
         raise FileNotFoundError(
             f"{where}={told} is no folder; give the folder that holds the files of '{params.source.reader}'"
         )
-    return Path(told).resolve() if told else paths.raw(params.source.reader)
+    return Path(told).resolve() if told else _own(params)
+
+
+def _own(params: Params) -> Path:
+    """Return the house's own folder: of the source, which datasets share, or of the dataset if it is made."""
+    return paths.raw(params.base if params.source.reader in MADE else params.source.reader)
 
 
 def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
@@ -117,7 +123,7 @@ def fetch(params: Params, folder: Path) -> None:
 
 def ours(params: Params, folder: Path) -> bool:
     """Tell whether a folder is the house's own, the only one that a reader's `fetch` may fill."""
-    return Path(folder).resolve() == paths.raw(params.source.reader).resolve()
+    return Path(folder).resolve() == _own(params).resolve()
 
 
 def present(params: Params, path: Path) -> Path:
