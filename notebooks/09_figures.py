@@ -66,9 +66,10 @@ display(tests[tests["metric"] == "pcc_per_gene"].drop(columns=["setting", "metri
 # One colour scale over all panels of a figure. Under each map: the squared error of the gene in the section.
 
 # %%
+placed = {(row.protocol, row.size) for row in rows_for(table, p.dataset)}
 for params in datasets:
     for gene in params.showcase:
-        for protocol in params.folds:
+        for protocol in (one for one in params.folds if (one, params.size) in placed):
             paper = "magnet_figure3" if protocol == "hd" else "asign_figure5"
             name = f"{paper}_{gene}_{protocol}{ends[params.name]}"
             drawn[name] = figures.gene_across_methods(table, params, protocol, gene)

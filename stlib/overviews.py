@@ -84,7 +84,7 @@ def _tidy(axes: np.ndarray) -> None:
     """Label the rows once, and few values."""
     for ax in axes:
         ax.tick_params(axis="y", labelleft=ax is axes[0])
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=4 if len(axes) < 6 else 3)
 
 
 def ablations(found: pd.DataFrame, names: Sequence[str]) -> Figure:
