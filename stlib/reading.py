@@ -4,18 +4,19 @@ A GPU uses patches and windows of slides faster than one process decodes them. W
 too, a reader takes from it what it gives: there one process reads and computes in turn.
 """
 
+import builtins
 import os
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 AHEAD = 2  # items that each reader has ready at most
 MOST = 8  # readers: each holds tiles of a slide, too
 
-Read = Callable[[Sequence[Any]], Iterable[Any]]
+Read = Callable[[Sequence[Any]], Iterable[np.ndarray]]
 
 
 def readers() -> int:
@@ -29,7 +30,7 @@ def readers() -> int:
     return min(max(0, own - 1), MOST) if torch.cuda.is_available() else 0
 
 
-def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterator[Any]:
+def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterator[np.ndarray]:
     """Yield what is read of each item, in their order, whoever reads.
 
     Parameters
@@ -62,34 +63,33 @@ def ahead(read: Read, items: Sequence[Any], beside: int | None = None) -> Iterat
         collate_fn=_as_it_is,
         generator=generator,
     )
-    for parcel in loader:
-        error, found = pickle.loads(parcel)
-        if error is not None:
-            raise error
-        yield found
+    for error, dtype, shape, content in loader:
+        if error:
+            raise _raised(*error)
+        yield np.frombuffer(bytearray(content), dtype).reshape(shape)
 
 
 class _Shares(IterableDataset):
-    """Every n-th item to each of n readers, pickled here: a queue drops without a word what it cannot."""
+    """Every n-th item to each of n readers: words and bytes, for a queue drops without a word the rest."""
 
     def __init__(self, read: Read, items: Sequence[Any]) -> None:
         self.read, self.items = read, items
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[tuple[tuple[str, str] | None, str, tuple[int, ...], bytes]]:
         reader = get_worker_info()
         try:
             for found in self.read(self.items[reader.id :: reader.num_workers]):
-                yield pickle.dumps((None, found))
+                yield None, found.dtype.str, found.shape, found.tobytes()
         except Exception as error:
-            yield pickle.dumps((_portable(error), None))
+            yield (type(error).__name__, str(error)), "", (), b""
 
 
-def _portable(error: Exception) -> Exception:
-    """Return an error as it arrives at the other end of a pipe, or its words where it would not."""
+def _raised(name: str, message: str) -> Exception:
+    """Return an error of Python's own by its name; of one that is made otherwise its words."""
     try:
-        return pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return getattr(builtins, name)(message)
+    except (AttributeError, TypeError):
+        return RuntimeError(f"{name}: {message}")
 
 
 def _as_it_is(found: Any) -> Any:
