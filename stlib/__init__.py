@@ -29,8 +29,9 @@ slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid
 dense maps             `footprints` (what locations cover), `pooling` (their sums), `windows` (to train),
                        `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)
-runs                   `steps` (which there are), `results` (where and when done), `fingerprint` (of what
-                       made), `predictions`, `machine` (where), `cell` (the parameters of a notebook)
+runs                   `steps` (which there are), `results` (where and when done), `required` (what comes
+                       before), `fingerprint` (of what made), `predictions`, `machine` (where), `cell` (the
+                       parameters of a notebook)
 many at once           `execute` (a notebook, by one process at a time), `ranks` and `devices` (one training
                        in several), `lease` (a GPU for each), `reading` (slides, for a GPU)
 numbers                `metrics`, `statistics`, `audit` (from counts alone), `comparisons` (by patient),

@@ -171,7 +171,7 @@ def _cut(
     level: str,
     centres: np.ndarray,
     use: Callable[[np.ndarray], np.ndarray],
-    bar: bool = True,
+    kept: bool = True,
 ) -> Iterator[Rows]:
     """Cut each distinct patch once, in the order of the slide's tiles; yield what `use` makes of a block."""
     from stlib.reading import ahead
@@ -183,9 +183,9 @@ def _cut(
     by_patch = np.argsort(again, kind="stable")
     ends = np.searchsorted(again[by_patch], [*cuts, len(first)])
     read = partial(_read, paths.slide_file(params.name, section.name), size)
-    beside = None if bar else 0  # a tile of a slide is not worth a process
+    beside = None if kept else 0  # a tile of a slide is not worth a process
     blocks = ahead(read, [centres[first[start : start + BATCH]] for start in cuts], beside)
-    with tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not bar) as shown:
+    with tqdm(total=len(centres), unit="patch", desc=f"{section.name} {level}", disable=not kept) as shown:
         for start, (here, end), block in zip(cuts, pairwise(ends), blocks, strict=True):
             nodes = by_patch[here:end]
             yield nodes, use(block)[again[nodes] - start]

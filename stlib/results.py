@@ -13,18 +13,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stlib import fingerprint, paths
+from stlib import fingerprint, paths, required
 from stlib.machine import device, peak_memory_mb, versions
 from stlib.params import Params, files_of, load_params, sized
 from stlib.splits import Fold, folds
 from stlib.steps import CONTROLS, MADE, NOTEBOOK, READING, modules_of
-from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed, target
+from stlib.tables import SHARED, ablations, load_costs, load_table, runs_needed
 from stlib.tables import Run as Key
 
 if TYPE_CHECKING:
@@ -131,11 +130,10 @@ class Run:
         FileNotFoundError
             If there is no such dataset, or what the run reads was not made; the message says what makes it.
         """
-        used = [load_params(name) for name in self._used]
         if self.step in CONTROLS:
-            _require_prepared(used)
+            required.prepared(self._used)
         for name in self._tables:
-            _require_runs(name, self.dataset)
+            required.made(name, self.dataset)
         for run in (self, *self.members):
             _ = run.fingerprint, run.source
         return self
@@ -150,11 +148,9 @@ class Run:
         """The tables whose runs are read."""
         if self.step == "figures":
             return list(DRAWN)
-        return (
-            list(ablations(self.dataset))
-            if self.step == "ablations"
-            else [self.model] * (self.step == "tables")
-        )
+        if self.step == "ablations":
+            return list(ablations(self.dataset))
+        return [self.model] if self.step == "tables" else []
 
     @cached_property
     def members(self) -> "list[Run]":
@@ -375,28 +371,6 @@ class Run:
         if replace(self).fingerprint != self.fingerprint:
             os.utime(self.record, (1, 1))  # no clock, set back or forward, can make it newer than the edit
         return self.record
-
-
-def _require_prepared(used: Iterable[Params]) -> None:
-    """Refuse datasets that were not prepared."""
-    absent = [params.name for params in used if not (paths.processed(params.name) / "manifest.json").exists()]
-    bases = dict.fromkeys(name.partition("@")[0] for name in absent)
-    if absent:
-        remedy = " and ".join(f"`make prepare DATASET={base}`" for base in bases)
-        raise FileNotFoundError(
-            f"a run needs its datasets prepared, found no {' and no '.join(absent)}; run {remedy}"
-        )
-
-
-def _require_runs(table: str, dataset: str) -> None:
-    """Refuse a table some of whose runs were not made."""
-    needed = [Run(*key) for key in runs_needed(load_table(table), dataset)]
-    absent = [str(run.record.relative_to(paths.OUT)) for run in needed if not run.record.exists()]
-    if absent:
-        raise FileNotFoundError(
-            f"tables/{table}.yaml needs {len(needed)} runs of {dataset}, {len(absent)} of them were not made "
-            f"(first: {absent[0]}); `make {target(table)} DATASET={dataset}` makes them"
-        )
 
 
 def _declared_in(table: str) -> list[str]:

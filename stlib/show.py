@@ -59,9 +59,9 @@ def stages(aligned: Mapping[str, Registration]) -> HTML:
     lines = []
     for section, found in aligned.items():
         for stage in found.stages:
-            pairs = zip(asdict(stage.before).items(), asdict(stage.after).values(), strict=True)
-            proposed = any(asdict(stage.after).values())
-            scores = {name: f"{old:.2f} → {new:.2f}" if proposed else "" for (name, old), new in pairs}
+            before, after = asdict(stage.before), asdict(stage.after)
+            proposed = any(after.values())
+            scores = {name: f"{before[name]:.2f} → {after[name]:.2f}" if proposed else "" for name in before}
             matches = "" if stage.inliers is None else f"{stage.inliers}"
             own = {"taken over": "yes" if stage.accepted else "no", "matches": matches, "note": stage.note}
             lines.append({"section": section, "stage": stage.name} | scores | own)

@@ -230,27 +230,22 @@ def kept(
     In a folder each stands in a file once it is made; a whole one is read instead.
     """
     files = [folder and folder / f"{tile.core[1]}-{tile.core[0]}.safetensors" for tile in parts]
-    stands = [_whole(file) for file in files]
-    images = tiles.read([tile for tile, here in zip(parts, stands, strict=True) if not here])
+    absent = [file is None or not file.exists() for file in files]
+    images = tiles.read([tile for tile, bare in zip(parts, absent, strict=True) if bare])
     bar = tqdm(parts, unit="tile", desc=tiles.path.stem, mininterval=2, leave=False, disable=len(parts) < 9)
-    for tile, file, here in zip(bar, files, stands, strict=True):
-        if here:
-            yield read_tensors(file)[0]["values"]
-            continue
-        values = make(tile, next(images))
-        if file:
-            write_tensors(file, {"values": values.cpu().contiguous()}, {})
+    for tile, file, bare in zip(bar, files, absent, strict=True):
+        values = None if bare else _whole(file)
+        if values is None:
+            values = make(tile, next(images if bare else tiles.read([tile])))
+            if file:
+                write_tensors(file, {"values": values.cpu().contiguous()}, {})
         yield values
 
 
-def _whole(file: Path | None) -> bool:
-    """Return whether a tensor stands in a file; one that is damaged is removed."""
-    if file is None or not file.exists():
-        return False
+def _whole(file: Path) -> Tensor | None:
+    """Return what stands in a file; None, and a warning, if it is damaged."""
     try:
-        read_tensors(file)
+        return read_tensors(file)[0]["values"]
     except ValueError as error:
         warnings.warn(str(error), stacklevel=2)
-        file.unlink()
-        return False
-    return True
+        return None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -110,11 +111,17 @@ def test_equal_patches_are_encoded_once_and_in_blocks(data, monkeypatch):
     assert np.array_equal(found, features(data.params, data.section, "spot")[where])
 
 
-def test_readers_change_nothing(data, monkeypatch):
-    monkeypatch.setattr("stlib.features.BATCH", 2)
+def test_readers_change_nothing(data, monkeypatch, tmp_path):
+    monkeypatch.setattr("stlib.features.BATCH", 1)
     alone = np.array(features(data.params, data.section, "spot", kept=False))
+    patches_of = Slide.patches
+    monkeypatch.setattr(
+        Slide, "patches", lambda *own: (tmp_path / str(os.getpid())).touch() or patches_of(*own)
+    )
     monkeypatch.setattr("stlib.reading.readers", lambda: 2)
-    assert np.array_equal(features(data.params, data.section, "spot", kept=False), alone)
+    assert np.array_equal(features(data.params, data.section, "spot"), alone)
+    seen = {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
+    assert len(seen) == 2 and os.getpid() not in seen
 
 
 def test_a_second_call_computes_nothing(data, monkeypatch):
