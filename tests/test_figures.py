@@ -48,6 +48,12 @@ def predictions():
     return Predictions(truth + 1, truth, np.array(["g", "h"]), obs)
 
 
+def test_few_maps_are_wide_and_many_fill_the_page():
+    square = np.array([[0.0, 0], [1, 1]])
+    widths = [figures._maps(1, columns, square)[0].get_figwidth() * 25.4 for columns in (1, 2, 6)]
+    np.testing.assert_allclose(widths, [55 + 22, 110 + 22, 183])
+
+
 def test_section_maps_show_one_patients_unknown_sections():
     params = SimpleNamespace(spot=SimpleNamespace(pitch_um=200))
     figure = figures.section_maps(predictions(), "g", params, "asign")

@@ -25,6 +25,12 @@ def test_a_map_has_round_spots_of_their_size_and_y_downwards(ax):
     assert ax.yaxis_inverted() and ax.get_aspect() == 1 and not len(ax.get_xticks()) + len(ax.get_yticks())
 
 
+@pytest.mark.parametrize(("number", "smooth"), [(plots.MANY, True), (plots.MANY + 1, False)])
+def test_spots_of_a_few_pixels_keep_their_colour(ax, number, smooth):
+    plots.gene_map(np.zeros(number), np.random.default_rng(0).uniform(0, 9000, (number, 2)), ax, 0, 1, 8)
+    assert set(ax.collections[0].get_antialiased()) == {smooth}
+
+
 def test_the_scale_bar_is_as_long_as_it_says(ax):
     plots.gene_map(np.zeros(2), np.array([[0.0, 0], [6800, 3000]]), ax, 0, 1, 100)
     (bar,) = ax.lines
