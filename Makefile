@@ -160,7 +160,7 @@ test: $(READY)  ## all tests: library, models, notebooks
 	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 	@$(MAKE) test-notebooks
 # re-run: each notebook once. Not those that read many trainings: tests/test_notebooks.py runs 08 and 09 on made
-# predictions, 07 needs fifty trainings; nor 12, which takes minutes and measures time
+# predictions, 07 needs 39 trainings; nor 12, which takes minutes and measures time
 PAGES := 00_tour 01_data 02_preprocessing 03_registration 04_train_2d-controls 04_train_2d-asign 05_train_3d-controls \
   06_train_hd-magnet 10_audit 11_your_slides
 test-notebooks: $(READY)  ## re-run rendered notebooks in a fresh folder and compare

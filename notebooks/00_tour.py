@@ -99,8 +99,8 @@ display(figures.gene_maps(found["mean"].truth[rows, column], maps, places, size_
 #
 # - **ASIGN** learns what to carry over from a measured section to its neighbours, and looks at each spot at
 #   three levels of context: notebooks 04 and 05, `stlib/models/asign.py`.
-# - **MagNet** does so with three levels of Visium HD bins, and **PixNet** predicts one dense map that is
-#   pooled to spots of any size: notebook 06, `stlib/models/magnet.py` and `stlib/models/pixnet.py`.
+# - **MagNet** looks at Visium HD bins with three levels of context, and **PixNet** predicts one dense map that
+#   is pooled to spots of any size: notebooks 06 and 13, `stlib/models/magnet.py` and `stlib/models/pixnet.py`.
 # - What the printed numbers mean, from counts alone: notebook 10. All methods side by side: notebook 08.
 
 # %% [markdown]
@@ -108,7 +108,7 @@ display(figures.gene_maps(found["mean"].truth[rows, column], maps, places, size_
 #
 # - A label is a share of counts; much of a spot's profile is the same everywhere, so a constant earns a high
 #   `pcc_per_spot`.
-# - A neighbouring section and the slide know different things; the sum of two simple controls is the bar.
+# - A neighbouring section and the slide know different things; the mean of two simple controls is the bar.
 
 # %%
 print(run.finish().relative_to(paths.OUT))

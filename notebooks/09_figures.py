@@ -34,7 +34,8 @@ for params in datasets:
 # %% [markdown]
 # ## Table 1 as dots
 #
-# One dot per method, its 95 % interval over patients, controls hollow, the paper's number as a cross.
+# One dot per method, its 95 % interval over patients (an arrowhead where it goes on beyond the panel), controls
+# hollow, the paper's number as a cross.
 
 # %%
 table = load_table("table1")

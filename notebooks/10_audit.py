@@ -266,7 +266,10 @@ display(drawn)
 
 # %%
 folder, mark = paths.RESULTS / p.dataset, "" if len(sections) == len(params.patient_of) else ".incomplete"
-text = f"{audit.markdown(table, printed)}\n{flaw_table.markdown(found)}"
+text = f"# {params.name}: {len(sections)} sections, from counts alone\n\n## Constants beside printed numbers\n\n"
+text += "Spots whose profile is flat have no correlation; they count as 0, as in the released code.\n\n"
+text += f"{audit.markdown(table, printed)}\n## Flaws of released code: the score with each → without\n\n"
+text += f"What each does is shown, not which of them shaped a printed number.\n\n{flaw_table.markdown(found)}"
 written = paths.write_text(folder / f"audit{mark}.csv", table.round(6).to_csv(index=False))
 print(written.relative_to(paths.OUT))
 flawed = paths.write_text(folder / f"audit{mark}.flaws.csv", found.round(4).to_csv(index=False))

@@ -24,7 +24,8 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
 
     A control is a hollow grey circle, a ceiling a hollow grey diamond. A dashed line stands at the best
     control of each section: what lies on its worse side is not worth its cost. A row without a value says
-    "undefined".
+    "undefined". The axis is as long as dots and crosses need, and a quarter of that more on each side: an
+    interval that goes on beyond (over two patients most do) ends there in an arrowhead.
 
     Parameters
     ----------
@@ -44,9 +45,10 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
             f"a dot plot shows one metric, found {len(names)} ({', '.join(names)}); select the lines of one"
         )
     metric = metrics.find(names[0])
+    span = _span(found)
     for places, section in _lines(found, ax):
         for place, row in zip(places, section.to_dict("records"), strict=True):
-            _dot(row, place, ax)
+            _dot(row, place, span, ax)
         controls = section.loc[section["role"] == "control", "mean"].dropna()
         if len(controls):
             best = controls.max() if metric.higher_is_better else controls.min()
@@ -60,6 +62,13 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
                 label="best control",
             )
     return _named(ax, names[0])
+
+
+def _span(found: pd.DataFrame) -> tuple[float, float]:
+    """Where intervals are drawn: around all dots and crosses, by a quarter of what these take."""
+    drawn = found[["mean", "reported"]].stack()
+    low, high = drawn.min(), drawn.max()
+    return low - (high - low) / 4, high + (high - low) / 4
 
 
 def _lines(found: pd.DataFrame, ax: Axes) -> Iterator[tuple[np.ndarray, pd.DataFrame]]:
@@ -94,8 +103,8 @@ def _named(ax: Axes, name: str) -> Axes:
     return ax
 
 
-def _dot(row: dict, y: float, ax: Axes) -> None:
-    """Draw the value, interval and reported value of one row."""
+def _dot(row: dict, y: float, span: tuple[float, float], ax: Axes) -> None:
+    """Draw the value, the interval within the span, and the reported value of one row."""
     hue = colour(row["model"]) if row["role"] == "method" else GREY
     if np.isnan(row["mean"]):
         clear = {
@@ -114,7 +123,11 @@ def _dot(row: dict, y: float, ax: Axes) -> None:
             bbox=clear,
         )
     else:
-        ax.plot([row["low"], row["high"]], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
+        low, high = np.clip([row["low"], row["high"]], *span)
+        ax.plot([low, high], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
+        for end, told, arrow in ((low, row["low"], "<"), (high, row["high"], ">")):
+            if end != told and not np.isnan(told):  # nan: one patient has no interval
+                ax.plot(end, y, arrow, color=hue, ms=4, mew=0, zorder=2)
         marker = "D" if row["role"] == "ceiling" else "o"
         face = hue if row["role"] == "method" else "white"
         ax.plot(

@@ -1,32 +1,30 @@
 """Which genes a method predicts at all: each gene's correlation within sections, against chance.
 
 One number per gene: the correlation across the spots of a section, mean over the sections of a patient, mean
-over patients. Chance is a prediction that lies elsewhere in the tissue, in two readings:
+over patients. Chance is a prediction that lies elsewhere in the tissue: it is pushed along the section, the
+end of each row into the start of the next, so that most neighbours stay neighbours. Shuffled spots would not
+do. Tissue is smooth, and two smooth maps agree more often by chance than two of shuffled spots: of made maps
+that share nothing and are smooth over one pitch, 25 % have p < 0.05 there. Serial sections agree by the same
+chance, so all sections of a patient are pushed by the same part of their length.
 
-`p`          the spots of each section are shuffled. The mean of a correlation is then 0 and its variance
-             1 / (n - 1), exactly; the sum over sections is taken as normal.
-`p_shifted`  the prediction is pushed along the section, the end of each row into the start of the next, so
-             that most neighbours stay neighbours. Tissue is smooth, and two smooth maps agree more often by
-             chance than shuffled ones: this is the stricter reading. Of made maps that share nothing and
-             are smooth over one pitch, 25 % have p < 0.05 and 9 % p_shifted < 0.05.
-
-Both are one-sided, and q is p under control of the false discoveries among the genes of a row.
+p is one-sided, the share of pushes that do as well; q is p under control of the false discoveries among the
+genes of a row. It is still a little too small where maps are smooth: PERCENT
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
-from scipy.special import ndtr
 
 from stlib import metrics, statistics
 from stlib.predictions import Predictions
 from stlib.scores import KEYS, Load, Reachable, predicted, read_run
 from stlib.tables import PLACE, Table, rows_for
 
-SHIFTS = 999  # combinations of shifts, one for each section
-LEAST = 10  # a shift is at least this part of a section
+PUSHES = 999  # each with one shift for every patient
+LEAST = 0.1  # a shift is at least this part of a section, from either end
 
 
 def genes(
@@ -47,56 +45,48 @@ def genes(
     -------
     pandas.DataFrame
         One line per row and gene: `pcc` with its 95 % interval `low`, `high` over `n` patients (Student's t),
-        `p`, `q`, `p_shifted`, `q_shifted` as above; `ceiling` of the same correlation, `share`, the part of
-        it that is reached, and `counting`, the ceiling if counting were the only noise. Seeds are averaged,
-        correlations and p alike.
+        `p`, `q` as above; `ceiling` of the same correlation, `share`, the part of it that is reached, and
+        `counting`, the ceiling if counting were the only noise. Correlations are means over seeds.
     """
-    rows = rows_for(table, dataset)
-    parts: dict[int, list[pd.DataFrame]] = {}
-    for place, _, predictions in predicted(table, dataset, load):
-        if not metrics.constant(predictions):
-            parts.setdefault(place, []).append(score(predictions))
-    lines = []
-    for place, seeds in parts.items():
-        row = rows[place]
-        found = pd.concat(seeds).groupby(level="gene", sort=False).mean()
+    rows, lines = rows_for(table, dataset), []
+    for place, group in groupby(predicted(table, dataset, load), key=lambda found: found[0]):
+        seeds = [predictions for _, _, predictions in group]
+        if metrics.constant(seeds[0]):
+            continue
+        row, found = rows[place], score(seeds)
         known = reachable.get(tuple(getattr(row, key) for key in PLACE))
         top = pd.DataFrame(columns=["ceiling", "counting"], dtype=float) if known is None else known.genes
-        found = found.assign(
-            n=found["n"].round().astype(int),
-            q=statistics.benjamini_hochberg(found["p"]),
-            q_shifted=statistics.benjamini_hochberg(found["p_shifted"]),
-        ).join(top)
+        found = found.assign(q=statistics.benjamini_hochberg(found["p"])).join(top)
         found = found.assign(share=found["pcc"] / found["ceiling"].where(found["ceiling"] > 0))
         about = {key: getattr(row, key) for key in KEYS}
         lines.append(found.reset_index().assign(**about))
-    order = [*KEYS, "gene", "pcc", "low", "high", "n", "p", "q", "p_shifted", "q_shifted"]
-    order += ["ceiling", "share", "counting"]
+    order = [*KEYS, "gene", "pcc", "low", "high", "n", "p", "q", "ceiling", "share", "counting"]
     return pd.concat(lines, ignore_index=True)[order] if lines else pd.DataFrame(columns=order)
 
 
-def score(predictions: Predictions) -> pd.DataFrame:
-    """Score every gene of one run: index `gene`; `pcc`, `low`, `high`, `n`, `p`, `p_shifted`."""
-    sections = list(_sections(predictions))
+def score(seeds: Sequence[Predictions]) -> pd.DataFrame:
+    """Score every gene of a method, trained with some seeds: index `gene`; `pcc`, `low`, `high`, `n`, `p`."""
+    genes = seeds[0].genes
+    sections = [
+        (parts[0][0], parts[0][1], np.mean([pushed for *_, pushed in parts], 0))
+        for parts in zip(*map(_sections, seeds), strict=True)
+    ]
     patients = np.array([patient for patient, *_ in sections])
-    found = np.stack([pcc for _, pcc, _, _ in sections])  # (S, G)
+    found = np.full((len(sections), len(genes)), np.nan)
+    for own, (_, columns, pushed) in zip(found, sections, strict=True):
+        own[columns] = pushed[0]
     weight = _weights(patients, ~np.isnan(found))
-    total = np.nansum(weight * found, 0)
-    variance = (np.square(weight) / np.array([len(shifted) - 1 for *_, shifted in sections])[:, None]).sum(0)
-    rng, pushed = np.random.default_rng(0), np.zeros((SHIFTS, found.shape[1]))
-    for (_, _, columns, shifted), own in zip(sections, weight, strict=True):
-        least = max(len(shifted) // LEAST, 1)
-        chosen = rng.integers(least, max(len(shifted) - least, least + 1), SHIFTS)
-        pushed[:, columns] += np.nan_to_num(shifted)[chosen] * own[columns]
+    rng, chance = np.random.default_rng(0), np.zeros((PUSHES, len(genes)))
+    part = {patient: rng.uniform(LEAST, 1 - LEAST, PUSHES) for patient in pd.unique(patients)}
+    for (patient, columns, pushed), own in zip(sections, weight, strict=True):
+        chosen = (part[patient] * len(pushed)).astype(int)
+        chance[:, columns] += np.nan_to_num(pushed)[chosen] * own[columns]
     by_patient = pd.DataFrame(found).groupby(patients).mean()
     summaries = [statistics.summary(by_patient[column]) for column in by_patient]
-    defined = weight.any(0)
-    beyond = ((pushed >= total).sum(0) + 1) / (SHIFTS + 1)
-    table = pd.DataFrame(summaries, pd.Index(predictions.genes, name="gene")).rename(columns={"mean": "pcc"})
-    return table[["pcc", "low", "high", "n"]].assign(
-        p=np.where(defined, ndtr(-total / np.sqrt(np.where(defined, variance, 1))), np.nan),
-        p_shifted=np.where(defined, beyond, np.nan),
-    )
+    beyond = (chance >= np.nansum(weight * found, 0)).sum(0) + 1
+    table = pd.DataFrame(summaries, pd.Index(genes, name="gene")).rename(columns={"mean": "pcc"})
+    p = np.where(weight.any(0), beyond / (PUSHES + 1), np.nan)
+    return table[["pcc", "low", "high", "n"]].assign(p=p)
 
 
 def predictable(found: pd.DataFrame) -> list[str]:
@@ -110,19 +100,18 @@ def predictable(found: pd.DataFrame) -> list[str]:
     said = []
     for (protocol, _, size), group in found.groupby(PLACE, sort=False):
         counts = [
-            f"{label} {(row['q'] < 0.05).sum()} ({(row['q_shifted'] < 0.05).sum()}) of {len(row)}"
+            f"{label} {(row['q'] < 0.05).sum()} of {len(row)}"
             for label, row in group.groupby("label", sort=False)
         ]
         said.append(
-            "Genes of the folds' panels predicted at q < 0.05 against shuffled spots, in brackets against "
-            f"predictions pushed along the section ({', '.join(filter(None, (protocol, size)))}): "
-            f"{'; '.join(counts)}."
+            "Genes of the folds' panels predicted at q < 0.05 against predictions pushed along the section "
+            f"({', '.join(filter(None, (protocol, size)))}): {'; '.join(counts)}."
         )
     return said
 
 
-def _sections(predictions: Predictions) -> Iterator[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield patient, correlations (G,), genes of the panel, and correlations when pushed (N, panel)."""
+def _sections(predictions: Predictions) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield patient, genes of the panel, and their correlations when pushed by 0, 1, ... spots (N, panel)."""
     for name in predictions.obs["fold"].unique():
         here = (predictions.obs["fold"] == name).to_numpy() & ~predictions.obs["known"].to_numpy(bool)
         columns = np.flatnonzero(~np.isnan(predictions.truth[here]).all(0))
@@ -139,10 +128,8 @@ def _sections(predictions: Predictions) -> Iterator[tuple[str, np.ndarray, np.nd
                 norm = np.linalg.norm(values, axis=0)
                 sides.append(np.where(flat, np.nan, values / np.where(flat, 1, norm)))
             ours, theirs = (np.fft.rfft(side, axis=0) for side in sides)
-            shifted = np.fft.irfft(ours * theirs.conj(), len(rows), axis=0)  # all circular shifts at once
-            pcc = np.full(len(predictions.genes), np.nan)
-            pcc[columns] = shifted[0]
-            yield predictions.obs["patient"].iloc[rows[0]], pcc, columns, shifted
+            pushed = np.fft.irfft(ours * theirs.conj(), len(rows), axis=0)  # all circular shifts at once
+            yield predictions.obs["patient"].iloc[rows[0]], columns, pushed
 
 
 def along(places: np.ndarray) -> np.ndarray:

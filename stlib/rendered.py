@@ -23,7 +23,7 @@ FOLDER = paths.NOTEBOOKS / "rendered"
 QUOTING = (paths.ROOT / "README.md", paths.ROOT / "results/findings.md")  # pages that quote tables
 SIZED = Run("hd", "toy_hd@16um", "magnet")  # the page of the protocol hd
 MOVED = Run("transfer", "toy_hd@100um", "pixnet", to="toy_hd@16um")  # that of the protocol transfer
-LONG = {"ablations": "", "cost": "asign_tables1"}  # reads fifty trainings; measures time -> model of the run
+LONG = {"ablations": "", "cost": "asign_tables1"}  # reads 39 trainings; measures time -> model of the run
 
 
 def sources() -> dict[str, Run]:

@@ -50,6 +50,14 @@ def test_dots_stand_at_the_means_and_crosses_at_the_reported_values(found, ax):
     assert list(best.get_xdata()) == [0.4, 0.4]
 
 
+def test_an_interval_wider_than_the_table_ends_in_arrowheads_at_the_span_of_the_dots(found, ax):
+    wide = found.assign(low=[NAN, 0.3, 0.8, -9.0], high=[NAN, 0.5, 1.0, 9.0])  # dots and crosses: 0.4 to 0.9
+    charts.dot_plot(wide, ax)
+    arrows = {line.get_marker(): line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("<", ">")}
+    assert arrows == {"<": pytest.approx(0.275), ">": pytest.approx(1.025)}
+    assert 0.2 < ax.get_xlim()[0] < 0.275 and 1.025 < ax.get_xlim()[1] < 1.1
+
+
 def test_names_of_metrics_leave_room_for_each_other(found, ax):
     charts.dot_plot(found.assign(metric="pcc_per_gene_pooled_quartile"), ax)
     lines = ["PCC per gene,", "pooled (first", "quartile)", "(higher is better)"]
