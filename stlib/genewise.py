@@ -8,7 +8,8 @@ that share nothing and are smooth over one pitch, 25 % have p < 0.05 there. Seri
 chance, so all sections of a patient are pushed by the same part of their length.
 
 p is one-sided, the share of pushes that do as well; q is p under control of the false discoveries among the
-genes of a row. It is still a little too small where maps are smooth: PERCENT
+genes of a row. It is still too small where maps are smooth: of three made serial sections that share nothing
+with the prediction 8 % of the genes have p < 0.05 if they are smooth over one pitch, 12 % over two.
 """
 
 from collections.abc import Iterator, Sequence
