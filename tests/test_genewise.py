@@ -30,7 +30,13 @@ def predictions(rng, genes=40, smooth=0.0, signal=0, sections=1):
             guess[:, :signal] += truth[:, :signal]
             parts.append((guess, truth))
             about = {"barcode": np.arange(SIDE**2).astype(str), "section": f"{patient}{number}"}
-            about |= {"patient": patient, "fold": patient, "known": False, "x_um": 200.0 * x, "y_um": 200.0 * y}
+            about |= {
+                "patient": patient,
+                "fold": patient,
+                "known": False,
+                "x_um": 200.0 * x,
+                "y_um": 200.0 * y,
+            }
             obs.append(pd.DataFrame(about))
     guess, truth = (np.concatenate(side).astype(np.float32) for side in zip(*parts, strict=True))
     return Predictions(
@@ -104,7 +110,8 @@ def test_rows_of_a_table_by_gene(toy):
     assert set(found["label"]) == {"A"} and len(found) == 20 and found["ceiling"].isna().all()
     assert (found["q"] >= found["p"]).all()
     (said,) = genewise.predictable(found)
-    assert f"(2d): A {(found["q"] < 0.05).sum()} of 20." in said and (found["q"][:4] < 0.05).all()
+    few = found["q"] < 0.05
+    assert f"(2d): A {few.sum()} of 20." in said and few[:4].all() and few.sum() < 7
 
 
 def test_genes_outside_the_panel_of_a_fold_are_left_out():
