@@ -44,7 +44,7 @@ display(drawn)
 # ## In words
 #
 # The paired test over patients is corrected for the number of variants (Holm). With few patients it finds
-# little: "no difference that these patients show" is no proof that a part does nothing.
+# little: "no difference that these patients and seeds show" is no proof that a part does nothing.
 
 # %% tags=["nbval-check-output"]
 words = {name: comparisons.in_words(found, name) for name in ("pcc_per_gene", "mse")}

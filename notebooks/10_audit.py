@@ -164,11 +164,15 @@ print(flaw_table.one(found, "checkpoint chosen on the test fold"))
 # 2024 and of 0.125 now. A region's label is the sum over its spots, and all levels share one output layer.
 # Here a spot is predicted by the label of its region: the most that such a network can take from it.
 #
-# **Right:** hidden sections are hidden on every level; what is left here is the known mean. **Open:** how much
-# of it a trained network takes; if Table I was made by the code of 2024, nothing, for the weight was 0.
+# **Right:** hidden sections are hidden on every level; what is left is the known section by place, here the mean
+# of the 20 known spots nearest in the array. Last, a region's label without the counts of the spot itself: how
+# much is the spot, and how much the spots around it. **Open:** how much of it a trained network takes; if Table I
+# was made by the code of 2024, nothing, for the weight was 0.
 
 # %% tags=["nbval-check-output"]
 print(flaw_table.one(found, "labels through coarser levels"))
+around = flaw_table.scores(cohort, flaws.regions(cohort, itself=False))
+print(f"the region without the spot itself: {flaw_table.said(around)}")
 
 # %% [markdown]
 # ### Random batches and edges at test
@@ -198,7 +202,8 @@ for what, batch, strangers in (("batches alone", 128, 0), ("edges alone", None, 
 # In ASIGN and MagNet (`model*.py`) each spot attends to the one vector of its own region. A softmax over one
 # value is 1: the output is that vector, whatever the query. ASIGN's code goes on with this output alone, so
 # that the image of the spot has no influence at all; MagNet's adds the encoded spot. The paper's equation 2
-# has many keys. First small tensors: how far the output moves when every query is replaced.
+# has many keys; here they are the 20 known spots around. First small tensors: how far the output moves when
+# every query is replaced.
 #
 # **Right:** the query matters. **Open:** whether the printed numbers came from this code.
 
@@ -268,10 +273,13 @@ display(drawn)
 folder, mark = paths.RESULTS / p.dataset, "" if len(sections) == len(params.patient_of) else ".incomplete"
 text = f"# {params.name}: {len(sections)} sections, from counts alone\n\n## Constants beside printed numbers\n\n"
 text += "Spots whose profile is flat have no correlation; they count as 0, as in the released code.\n\n"
-text += f"{audit.markdown(table, printed)}\n## Flaws of released code: the score with each → without\n\n"
-text += f"What each does is shown, not which of them shaped a printed number.\n\n{flaw_table.markdown(found)}"
+text += f"{audit.markdown(table, printed)}\n## One prediction, three correlations, one name\n\n"
+text += f"{flaw_table.pooled_markdown(pooled)}\n## Flaws of released code: the score with each → without\n\n"
+text += "What each does is shown, not which of them shaped a printed number. In brackets: the 95 % interval over "
+text += f"patients of what the flaw adds.\n\n{flaw_table.markdown(found)}"
 written = paths.write_text(folder / f"audit{mark}.csv", table.round(6).to_csv(index=False))
 print(written.relative_to(paths.OUT))
+print(paths.write_text(folder / f"audit{mark}.poolings.csv", pooled.round(4).to_csv()).relative_to(paths.OUT))
 flawed = paths.write_text(folder / f"audit{mark}.flaws.csv", found.round(4).to_csv(index=False))
 print(flawed.relative_to(paths.OUT))
 print(paths.write_text(folder / f"panel{mark}.txt", "\n".join(panel) + "\n").relative_to(paths.OUT))

@@ -73,8 +73,9 @@ def control_table(params: Params, sections: dict[str, Section], panel: list[str]
     Returns
     -------
     pandas.DataFrame
-        One row per control: what it is, what it is tested on, `mse`, `mae` and `pcc_per_spot_zero` averaged
-        over folds; for the known section's mean also over patients, with the standard deviation between them.
+        Two rows per control, one mean over folds, as the papers have it, one over patients: what it is, what
+        it is tested on, `mse`, `mae` and `pcc_per_spot_zero`; over patients also the standard deviation
+        between them, `mse_sd`, and the 95 % interval `mse_low`, `mse_high` (Student's t), and so on.
 
     Raises
     ------
@@ -97,11 +98,12 @@ def control_table(params: Params, sections: dict[str, Section], panel: list[str]
         predictions = concatenate(parts)
         row = {"control": control, "tested on": tested_on}
         by_fold = {name: metrics.by_fold(predictions, name).mean() for name in NAMES}
-        rows.append(row | {"mean over": "folds"} | by_fold)
-    found = {name: statistics.summary(metrics.score(predictions, name)) for name in NAMES}
-    spread = {f"{name}_sd": summary.sd for name, summary in found.items()}
-    means = {name: summary.mean for name, summary in found.items()}
-    rows.append(row | {"mean over": "patients"} | means | spread)
+        by_patient = {}
+        for name in NAMES:
+            found = statistics.summary(metrics.score(predictions, name))
+            by_patient |= {name: found.mean, f"{name}_sd": found.sd}
+            by_patient |= {f"{name}_low": found.low, f"{name}_high": found.high}
+        rows += [row | {"mean over": "folds"} | by_fold, row | {"mean over": "patients"} | by_patient]
     return pd.DataFrame(rows)
 
 
@@ -149,7 +151,7 @@ def markdown(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> str:
     heads = [metrics.find(name).label for name in NAMES]
     lines = [f"| | tested on | mean over | {' | '.join(heads)} |", "|---|---|---|---:|---:|---:|"]
     for row in table.to_dict("records"):
-        cells = [f"{row[name]:.4f}" + _spread(row[f"{name}_sd"]) for name in NAMES]
+        cells = [f"{row[name]:.4f}" + _spread(row, name) for name in NAMES]
         lines.append(
             f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |"
         )
@@ -159,5 +161,7 @@ def markdown(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spread(sd: float) -> str:
-    return "" if np.isnan(sd) else f" ± {sd:.3f}"
+def _spread(row: dict, name: str) -> str:
+    """Say how far patients lie apart, and the 95 % interval of their mean."""
+    sd, low, high = (row[f"{name}_{what}"] for what in ("sd", "low", "high"))
+    return "" if np.isnan(sd) else f" ± {sd:.3f} ({low:.3f} to {high:.3f})"

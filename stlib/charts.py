@@ -167,7 +167,7 @@ def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
     Parameters
     ----------
     patients
-        Lines of `stlib.scores.by_patient`, of one metric, with `p` of each row (`stlib.comparisons.against`).
+        Lines of `stlib.scores.by_patient`, of one metric, with `p` of each row (`stlib.comparisons.tests`).
     ax
         Where to draw.
     """

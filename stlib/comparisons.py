@@ -1,7 +1,4 @@
-"""Methods compared patient by patient: with the best control and ours, and variants with the full model.
-
-`against` is figure 4 of ASIGN.
-"""
+"""Methods compared patient by patient: with the best control and ours, and variants with the full model."""
 
 from collections.abc import Mapping
 
@@ -11,49 +8,6 @@ import pandas as pd
 from stlib import metrics
 from stlib.statistics import holm, paired, sign_flip, smallest_p, summary, welch
 from stlib.tables import PLACE, Table, rows_for
-
-ROW = ["label", "model", "role"]
-
-
-def against(patients: pd.DataFrame, model: str = "asign") -> pd.DataFrame:
-    """Test every row of a table against a model, on the metrics that have a value for each patient.
-
-    A row is held against the model in its own protocol and setting, where both know and predict the same
-    sections.
-
-    Parameters
-    ----------
-    patients
-        From `stlib.scores.by_patient`.
-    model
-        What the others are held against; a protocol without it is not tested.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row and metric: `n` patients with a value in both, `difference` (the row's mean minus the
-        model's), `p_welch`, and of the paired test `p_paired` and `p_holm`, corrected for the rows of its
-        protocol, setting and metric.
-    """
-    parts = []
-    for (*place, metric), group in patients.groupby([*PLACE, "metric"], sort=False):
-        values = {key: rows.set_index("unit")["value"] for key, rows in group.groupby(ROW, sort=False)}
-        reference = [value for (_, name, _), value in values.items() if name == model]
-        if metrics.find(metric).unit != "patient":
-            continue
-        lines = []
-        for (label, name, role), value in values.items():
-            line = dict(zip(PLACE, place, strict=True)) | {"metric": metric, "label": label, "model": name}
-            line |= {"role": role, "against": model, "n": 0}
-            if reference and name != model:
-                difference = (value - reference[0]).dropna()
-                line |= {"n": len(difference), "difference": difference.mean()}
-                line |= {"p_welch": welch(value, reference[0]), "p_paired": paired(difference)}
-            lines.append(line)
-        part = pd.DataFrame(lines, columns=[*line, *{"difference", "p_welch", "p_paired"} - set(line)])
-        parts.append(part.assign(p_holm=holm(part["p_paired"])))
-    order = [*PLACE, "metric", "label", "model", "role", "against", "n", "difference"]
-    return pd.concat(parts, ignore_index=True)[[*order, "p_welch", "p_paired", "p_holm"]]
 
 
 def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +28,8 @@ def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
         One line per method, metric and test: what it is held `against`, whose label that is (`other`), `n`
         patients, `difference` (the method's mean minus the other's); `p_t` of Student's paired test and
         `p_signs` of the exact test of signs, each with `_holm`, corrected for all tests of the table;
-        `smallest_p` that the signs of n patients allow, before any correction; `verdict` from `p_t_holm`.
+        `smallest_p` that the signs of n patients allow, before any correction; `verdict` from `p_t_holm`;
+        `p_welch`, uncorrected, as in figure 4 of ASIGN.
     """
     ours = {
         (*(getattr(row, key) for key in PLACE), row.label) for row in rows_for(table, dataset) if row.ours
@@ -99,9 +54,10 @@ def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
                 line |= {"against": against, "other": other, "n": len(difference)}
                 line |= {"difference": difference.mean(), "p_t": paired(difference)}
                 line |= {"p_signs": sign_flip(difference), "smallest_p": smallest_p(len(difference))}
+                line |= {"p_welch": welch(values[label], values[other])}
                 lines.append(line)
     columns = [*PLACE, "metric", "label", "against", "other", "n", "difference", "p_t", "p_signs"]
-    found = pd.DataFrame(lines, columns=[*columns, "smallest_p"])
+    found = pd.DataFrame(lines, columns=[*columns, "smallest_p", "p_welch"])
     found = found.assign(p_t_holm=holm(found["p_t"]), p_signs_holm=holm(found["p_signs"]))
     verdicts = [_verdict(line) for line in found.rename(columns={"p_t_holm": "p_holm", "difference": "mean"})
                 .to_dict("records")]  # fmt: skip
@@ -158,7 +114,8 @@ def differences(
         `mean` of the differences (variant minus that row, seeds averaged within a patient) over `n` patients
         with their 95 % interval `low`, `high`; `seed_low`, `seed_high`, the same over the `seeds` of the mean
         over patients; `p`, paired over patients, and `p_holm`, corrected for the variants of a metric;
-        `verdict`: ``worse`` or ``better`` than that row if the corrected p is below 0.05, else ``unclear``;
+        `verdict`: ``worse`` or ``better`` than that row if the corrected p is below 0.05 and the interval
+        over seeds (where there are some) has not 0 within, else ``unclear``;
         `patients`, the differences themselves.
     """
     lines = []
@@ -200,7 +157,7 @@ def _spread(difference: pd.DataFrame) -> dict[str, object]:
 
 
 def _verdict(line: Mapping[str, object]) -> str:
-    if not line["p_holm"] < 0.05:
+    if not line["p_holm"] < 0.05 or line.get("seed_low", 0) * line.get("seed_high", 0) < 0:
         return "unclear"
     higher = metrics.find(line["metric"]).higher_is_better
     return "better" if (line["mean"] > 0) == higher else "worse"
@@ -219,7 +176,7 @@ def in_words(found: pd.DataFrame, metric: str) -> list[str]:
     what = {
         "worse": "worse: what was changed is worth something",
         "better": "better: {against} would gain by it",
-        "unclear": "no difference that these patients show",
+        "unclear": "no difference that these patients and seeds show",
     }
     sentences = []
     for line in found[found["metric"] == metric].itertuples():

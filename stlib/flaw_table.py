@@ -7,7 +7,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stlib import metrics, plots
+from stlib import metrics, plots, statistics
 from stlib.batch import Batch, Shape
 from stlib.cohort import Cohort
 from stlib.flaws import FLAWS, Predicted, known_mean, nearest_mean
@@ -21,14 +21,19 @@ HUES = {WITH: plots.COLOURS["asign"], WITHOUT: plots.COLOURS["magnet"]}
 
 
 def table(cohort: Cohort) -> pd.DataFrame:
-    """Score every flaw: one row each, `where` and `meaning`, then each metric with the flaw and without."""
+    """Score every flaw: one row each, `where` and `meaning`, then each metric with the flaw and without.
+
+    `low` and `high` of a metric are the 95 % interval of what the flaw adds, over patients (Student's t).
+    """
     rows = []
     for flaw in FLAWS:
         row = {"flaw": flaw.title, "where": flaw.where, "meaning": flaw.meaning}
-        for flawed, label in ((True, WITH), (False, WITHOUT)):
-            row |= {
-                f"{name} {label}": value for name, value in scores(cohort, flaw.show(cohort, flawed)).items()
-            }
+        shown = [cohort.predictions(flaw.show(cohort, flawed)) for flawed in (True, False)]
+        for name in NAMES:
+            with_it, without = (metrics.score(predictions, name) for predictions in shown)
+            added = statistics.summary(with_it - without)
+            row |= {f"{name} {WITH}": with_it.mean(), f"{name} {WITHOUT}": without.mean()}
+            row |= {f"{name} low": added.low, f"{name} high": added.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -53,6 +58,15 @@ def poolings(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame({name: scores(cohort, show(cohort), POOLINGS) for name, show in found.items()}).T
 
 
+def pooled_markdown(found: pd.DataFrame) -> str:
+    """Render `poolings`."""
+    heads = [metrics.find(name).label for name in POOLINGS]
+    lines = [f"| predicted | {' | '.join(heads)} |", "|---|---:|---:|---:|"]
+    for name, row in found.iterrows():
+        lines.append(f"| {name} | {' | '.join(_number(row[metric], 3) for metric in POOLINGS)} |")
+    return "\n".join(lines) + "\n"
+
+
 def ceiling(cohort: Cohort) -> dict[str, float]:
     """Return what the expected label given the true rate scores; empty where no truth is known."""
     if any(one.rate is None for one in cohort.section.values()):
@@ -67,16 +81,24 @@ def ceiling(cohort: Cohort) -> dict[str, float]:
 
 
 def markdown(found: pd.DataFrame) -> str:
-    """Render the table: with the flaw → without it."""
+    """Render the table: with the flaw → without it (95 % interval of what it adds)."""
     heads = [metrics.find(name).label for name in NAMES]
     lines = [
         f"| flaw, with it → without | where | {' | '.join(heads)} | what it means |",
         "|---|---|---:|---:|---:|---|",
     ]
     for row in found.to_dict("records"):
-        cells = [f"{_number(row[f'{name} {WITH}'])} → {_number(row[f'{name} {WITHOUT}'])}" for name in NAMES]
+        cells = [
+            f"{_number(row[f'{name} {WITH}'])} → {_number(row[f'{name} {WITHOUT}'])}" + _added(row, name)
+            for name in NAMES
+        ]
         lines.append(f"| {row['flaw']} | {row['where']} | {' | '.join(cells)} | {row['meaning']} |")
     return "\n".join(lines) + "\n"
+
+
+def _added(row: dict, name: str) -> str:
+    low, high = row[f"{name} low"], row[f"{name} high"]
+    return "" if np.isnan(low) else f" ({low:+.2f} to {high:+.2f})"
 
 
 def said(scores: dict[str, float]) -> str:
@@ -84,8 +106,8 @@ def said(scores: dict[str, float]) -> str:
     return ", ".join(f"{metrics.find(name).label} {value:.2f}" for name, value in scores.items())
 
 
-def _number(value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:z.2f}"
+def _number(value: float, decimals: int = 2) -> str:
+    return "undefined" if np.isnan(value) else f"{value:z.{decimals}f}"
 
 
 def chart(found: pd.DataFrame) -> Figure:

@@ -122,7 +122,7 @@ def coarse_labels(cohort: Cohort, flawed: bool) -> Predicted:
 
     A region's label is made of the summed counts of its spots, the tested one among them. A network that is
     trained on it, and whose levels share their last layer, can at best return it: that is what is scored.
-    Without hidden labels the best that is left here is the mean of the known section.
+    Without hidden labels, what is left is the known section, by place.
 
     Parameters
     ----------
@@ -131,11 +131,17 @@ def coarse_labels(cohort: Cohort, flawed: bool) -> Predicted:
     flawed
         True: coarse labels of hidden sections are learned.
     """
-    predicted, side = known_mean(cohort), cohort.params.levels["region"].px
-    if flawed:
-        for name in predicted:
-            parents, cells = grid_parents(cohort.section[name].position, side)
-            predicted[name] = log_proportion(sum_over(parents, cohort.counts[name], len(cells)))[parents]
+    return regions(cohort) if flawed else nearest_mean(cohort)
+
+
+def regions(cohort: Cohort, itself: bool = True) -> Predicted:
+    """Predict each spot by the summed counts of its region; `itself`: its own are among them."""
+    predicted, side = {}, cohort.params.levels["region"].px
+    for name in _hidden(cohort):
+        counts = cohort.counts[name]
+        parents, cells = grid_parents(cohort.section[name].position, side)
+        summed = sum_over(parents, counts, len(cells))[parents]
+        predicted[name] = log_proportion(summed if itself else summed - counts)
     return predicted
 
 
@@ -204,7 +210,7 @@ def _edges(
 
 
 def one_key(cohort: Cohort, flawed: bool) -> Predicted:
-    """Let each spot attend to known spots by its looks; with the flaw, to one key, the mean of those around.
+    """Let each spot attend to the 20 known spots around by its looks; with the flaw, to one key, their mean.
 
     Parameters
     ----------
@@ -216,12 +222,10 @@ def one_key(cohort: Cohort, flawed: bool) -> Predicted:
     predicted = {}
     for name in _hidden(cohort):
         known = cohort.known(name)
-        sources = cohort.looks[known], cohort.labels[known]
+        around, _ = nearest(cohort.place[known], cohort.place[name], NEIGHBOURS)
+        keys, values = cohort.looks[known][around], cohort.labels[known][around]
         if flawed:
-            around, _ = nearest(cohort.place[known], cohort.place[name], NEIGHBOURS)
-            keys, values = (found[around].mean(1, keepdims=True) for found in sources)
-        else:
-            keys, values = (found[None] for found in sources)
+            keys, values = (found.mean(1, keepdims=True) for found in (keys, values))
         predicted[name] = attend(cohort.looks[name], keys, values)
     return predicted
 
@@ -234,7 +238,7 @@ def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndar
     queries
         (N, D).
     keys, values
-        (N, K, D) and (N, K, G), or (1, K, D) and (1, K, G) where all queries share them.
+        (N, K, D) and (N, K, G).
 
     Returns
     -------
@@ -243,7 +247,7 @@ def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndar
 
     Examples
     --------
-    >>> key, value = np.ones((1, 1, 2)), np.array([[[7.0]]])
+    >>> key, value = np.ones((2, 1, 2)), np.full((2, 1, 1), 7.0)
     >>> attend(np.array([[0.0, 1.0], [-5.0, 3.0]]), key, value)
     array([[7.],
            [7.]])

@@ -44,7 +44,7 @@ def table_dots(found: pd.DataFrame) -> Figure:
 
 
 def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
-    """Draw what each method scores patient by patient, with a star where Welch's test tells it from ASIGN.
+    """Draw what each method scores patient by patient, with a star where Welch's test tells it from ours.
 
     Figure 4 of ASIGN, by protocol: ASIGN 2D is the reference of the 2D methods, ASIGN 3D of the 3D ones.
 
@@ -53,19 +53,20 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     patients
         From `stlib.scores.by_patient`.
     tests
-        From `stlib.comparisons.against`.
+        From `stlib.comparisons.tests`; those against ours are drawn.
     """
     names = [name for name in OVERVIEW if name in set(patients["metric"])]
     keys = [*PLACE, "metric", "label"]
     drawn = patients[patients["metric"].isin(names)]  # the unit of the others may be a fold
-    drawn = drawn.merge(tests[[*keys, "p_welch"]].rename(columns={"p_welch": "p"}), on=keys, how="left")
+    ours = tests.loc[tests["against"] == "ours", [*keys, "p_welch"]].rename(columns={"p_welch": "p"})
+    drawn = drawn.merge(ours, on=keys, how="left")
     figure, axes = _panels(drawn.drop_duplicates(keys), names)
     for ax, name in zip(axes, names, strict=True):
         charts.box_plot(drawn[drawn["metric"] == name], ax)
     _tidy(axes)
     n = drawn.groupby("protocol", sort=False)["unit"].nunique()
     numbers = ", ".join(f"{protocol}: {count} patient{'s' * (count > 1)}" for protocol, count in n.items())
-    star = "* p < 0.05 by Welch's t-test against ASIGN of the same protocol, not corrected"
+    star = "* p < 0.05 by Welch's t-test against ours of the same protocol, not corrected"
     if n.max() < 2:
         star = "one patient allows no test"
     figure.supxlabel(f"a dot is a patient ({numbers}); box: quartiles; {star}", fontsize=7)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from stlib import audit, paths
+from stlib import audit, flaw_table, paths
+from stlib.cohort import Cohort
 from stlib.expression import top_mean_panel
 from stlib.params import load_params
 from stlib.sections import Section
@@ -20,7 +21,6 @@ TRUTHS = [  # shared with nobody's code: computed once from the published counts
     (FULL, "folds", 0.5918, 0.5938, 0.4483),
     (FULL, "folds", 0.5734, 0.5845, 0.4695),
     (FULL, "folds", 0.3147, 0.4422, 0.7292),
-    (FULL, "patients", 0.3120, 0.4404, 0.7324),
 ]
 
 
@@ -59,7 +59,7 @@ def test_constants_by_pencil():
     table = audit.control_table(params, sections, ["g", "h"]).set_index(["tested on", "mean over"])
     # P2 is (ln 3/4, ln 1/4), all else (ln 1/2, ln 1/2); the known section of P predicts the latter for P2
     own = (np.log(3 / 2) ** 2 + np.log(1 / 2) ** 2) / 2
-    last = table.loc[[(FULL, "patients")]].iloc[0]
+    last = table.loc[[(FULL, "patients")]].iloc[-1]
     assert last["mse"] == pytest.approx(own / 2, rel=1e-6)  # P scores `own`, Q scores 0
     assert last["mse_sd"] == pytest.approx(own / np.sqrt(2), rel=1e-6)
     assert last["pcc_per_spot_zero"] == 0  # all flat
@@ -108,7 +108,19 @@ def test_the_printed_numbers_stand_under_ours():
 def test_the_controls_of_her2st_are_what_they_were_measured_to_be(her2st):
     params, sections = her2st
     table = audit.control_table(params, sections, top_mean_panel(sections.values(), params.panel.size))
-    for row, (tested_on, over, *values) in zip(table.to_dict("records"), TRUTHS, strict=True):
+    folds = table[table["mean over"] == "folds"]
+    for row, (tested_on, over, *values) in zip(folds.to_dict("records"), TRUTHS, strict=True):
         assert (row["tested on"], row["mean over"]) == (tested_on, over)
         assert [round(row[name], 4) for name in audit.NAMES] == values, row["control"]
-    assert [round(table[f"{name}_sd"].iloc[-1], 3) for name in audit.NAMES] == [0.030, 0.021, 0.092]
+    own = table.iloc[-1]
+    assert own["mean over"] == "patients"
+    assert [round(own[name], 4) for name in audit.NAMES] == [0.3120, 0.4404, 0.7324]
+    assert [round(own[f"{name}_sd"], 3) for name in audit.NAMES] == [0.030, 0.021, 0.092]
+    assert [round(own[f"mse_{end}"], 3) for end in ("low", "high")] == [0.287, 0.337]
+
+
+def test_pooled_over_a_fold_a_constant_per_patient_of_her2st_has_a_correlation(her2st):
+    params, sections = her2st
+    panel = top_mean_panel(sections.values(), params.panel.size)
+    found = flaw_table.poolings(Cohort.of(params, sections, panel)).loc["mean of the known section"]
+    assert np.isnan(found["pcc_per_gene"]) and round(found["pcc_per_gene_pooled"], 3) == 0.365

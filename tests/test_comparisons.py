@@ -8,36 +8,6 @@ from scipy import stats
 from stlib import comparisons
 from stlib.tables import Column, Row, Table
 
-VALUES = {"asign": [0.5, 0.6, 0.7], "stnet": [0.4, 0.52, 0.58], "mean": [np.nan] * 3}
-
-
-def patients():
-    rows = [
-        {"protocol": "2d", "setting": "strict", "size": "", "label": name, "model": name, "role": "method",
-         "metric": "pcc_per_gene", "unit": unit, "value": value}
-        for name, values in VALUES.items()
-        for unit, value in zip("ABC", values, strict=True)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def test_each_method_is_held_against_asign_by_welch_and_in_pairs():
-    found = comparisons.against(patients()).set_index("label")
-    one = found.loc["stnet"]
-    assert one["n"] == 3 and one["difference"] == pytest.approx(-0.1)
-    assert one["p_welch"] == stats.ttest_ind(VALUES["stnet"], VALUES["asign"], equal_var=False).pvalue
-    assert one["p_paired"] == pytest.approx(stats.ttest_rel(VALUES["stnet"], VALUES["asign"]).pvalue)
-    assert one["p_holm"] == one["p_paired"]  # the only test that was made
-    assert found.loc["asign", "n"] == 0 and found["p_welch"].notna().tolist() == [False, True, False]
-
-
-def test_a_protocol_without_asign_and_a_metric_of_folds_are_not_tested():
-    other = patients().assign(protocol="3d", model=lambda rows: rows["model"].replace("asign", "egn"))
-    pooled = patients().assign(metric="pcc_per_gene_pooled", unit="f")
-    found = comparisons.against(pd.concat([patients(), other, pooled.drop_duplicates("label")]))
-    assert set(found["metric"]) == {"pcc_per_gene"}
-    assert found[found["protocol"] == "3d"]["p_welch"].isna().all()
-
 
 def ablation():
     """Two patients, two seeds; `no_a` loses 0.2 and 0.4 (0.1 more or less by seed), `no_b` nothing."""
@@ -91,6 +61,8 @@ def test_a_variant_is_held_against_what_it_changes():
 def test_the_verdict_knows_which_way_is_better(metric, mean, verdict):
     line = {"metric": metric, "mean": mean, "p_holm": 0.01}
     assert comparisons._verdict(line) == verdict
+    apart, across = ({"seed_low": low, "seed_high": 0.3} for low in (0.1, -0.1))
+    assert comparisons._verdict(line | apart) == verdict and comparisons._verdict(line | across) == "unclear"
     assert (
         comparisons._verdict(line | {"p_holm": 0.2})
         == comparisons._verdict(line | {"p_holm": np.nan})
@@ -152,6 +124,7 @@ def test_each_method_is_tested_against_the_best_control_and_ours():
     assert one["difference"] == pytest.approx(np.mean([-0.1, -0.2, -0.08])) and one["n"] == 3
     assert one["p_t"] == pytest.approx(stats.ttest_rel(MSE["Ours"], MSE["Ridge"]).pvalue)
     assert one["p_signs"] == one["smallest_p"] == 0.25
+    assert one["p_welch"] == stats.ttest_ind(MSE["Ours"], MSE["Ridge"], equal_var=False).pvalue
     order = found["p_t"].rank(ascending=False)  # Holm: the smallest of three p counts three times
     assert found.loc[order == 3, "p_t_holm"].item() == pytest.approx(3 * found["p_t"].min())
     assert found["verdict"].tolist() == ["unclear", "worse", "worse"]

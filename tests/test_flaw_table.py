@@ -19,6 +19,8 @@ def small():
         "pcc_per_gene": [(0.125, -0.001), (0.5, np.nan)],
     }
     columns = {"flaw": ["one", "two"], "where": ["a.py", "b.py"], "meaning": ["x", "y"]}
+    columns |= {f"{name} {end}": [np.nan, np.nan] for name in values for end in ("low", "high")}
+    columns |= {"mse low": [-1.5, np.nan], "mse high": [-0.5, np.nan]}
     for name, pairs in values.items():
         for place, label in enumerate((flaw_table.WITH, flaw_table.WITHOUT)):
             columns[f"{name} {label}"] = [pair[place] for pair in pairs]
@@ -27,7 +29,7 @@ def small():
 
 def test_markdown_by_pencil(small):
     lines = flaw_table.markdown(small).splitlines()
-    assert lines[2] == "| one | a.py | 1.00 → 2.00 | 0.50 → 0.25 | 0.12 → 0.00 | x |"
+    assert lines[2] == "| one | a.py | 1.00 → 2.00 (-1.50 to -0.50) | 0.50 → 0.25 | 0.12 → 0.00 | x |"
     assert "0.50 → undefined | y |" in lines[3]
 
 

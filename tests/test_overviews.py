@@ -31,12 +31,12 @@ def test_a_table_has_a_panel_per_metric_and_labels_once():
 
 def test_boxes_say_what_a_dot_is_and_what_was_tested(table):
     patients = scores.by_patient(table, "toy", scores.patient_scores(table, "toy", predict))
-    figure = overviews.patient_boxes(patients, comparisons.against(patients, "stnet"))
+    figure = overviews.patient_boxes(patients, comparisons.tests(table, "toy", patients))
     assert [ax.get_xlabel().split("\n")[0] for ax in figure.axes] == ["PCC per gene", "MSE"]
     said = figure.get_supxlabel()
     assert "a dot is a patient (2d: 2 patients, 3d: 2 patients)" in said and "Welch" in said
     alone = patients[patients["unit"] == "A"]
-    one = overviews.patient_boxes(alone, comparisons.against(alone, "stnet"))
+    one = overviews.patient_boxes(alone, comparisons.tests(table, "toy", alone))
     assert "2d: 1 patient, 3d: 1 patient)" in one.get_supxlabel()
     assert "one patient allows no test" in one.get_supxlabel()
 
@@ -48,7 +48,7 @@ def test_a_fold_of_a_pooled_metric_is_no_patient(table):
     assert set(patients["unit"]) == {"A", "B", "f"}  # two patients, one fold
     for units, numbers in (("ABf", "2d: 2 patients, 3d: 2 patients"), ("Af", "2d: 1 patient, 3d: 1 patient")):
         some = patients[patients["unit"].isin([*units])]
-        said = overviews.patient_boxes(some, comparisons.against(some, "stnet")).get_supxlabel()
+        said = overviews.patient_boxes(some, comparisons.tests(wider, "toy", some)).get_supxlabel()
         assert f"({numbers})" in said and ("one patient allows no test" in said) == ("B" not in units)
 
 
