@@ -75,7 +75,7 @@ by_region = regions.scores(declared, p.dataset, sections)
 found = frame(declared, p.dataset, scores, top)
 notes = [*params.notes, *absences(declared, p.dataset), *conditions.reductions(needed)]
 notes += conditions.unreachable(sections)
-laid = layout.scores(declared, found, notes, said)
+laid = layout.scores(declared, found, notes, said, conditions.settings(needed))
 first = found[found["metric"].isin([column.metric for column in declared.metrics[:2]])]
 means = first.set_index(["protocol", "setting", "size", "label", "metric"])["mean"].unstack(sort=False)
 print(means.round(2).to_string(na_rep="undefined"))

@@ -8,9 +8,8 @@ Genes share what tissue does to them: m is of low rank, e is not. Factor analysi
 the two apart without a word about the distribution of counts, so that what sequencing adds to a Poisson draw
 (overdispersion) is noise as soon as no other gene shares it. It is a ceiling from below: what a gene does
 alone counts as noise, too, and so does what bends where genes are hardly counted. That shows where there is
-little other noise: without overdispersion the error of the ceiling comes out about 8 % too large, and where
-the correlation per gene is below 0.55 it comes out 6 to 8 % too small. The number of factors is that of
-Horn's parallel analysis.
+little other noise, where counts are few, and in single genes (`results/ceiling.md` has how much, where the
+truth is known). The number of factors is that of Horn's parallel analysis.
 
 The noise of the label is that of y without what the sum over the panel takes off,
 
@@ -22,9 +21,10 @@ sqrt(1 - var(n) / var(t)) along its own axis.
 `counting_noise` is the part that count splitting shows, without any model: counts thinned into two halves are
 two measurements of the same tissue, if what was counted is Poisson given what was there. Halves of
 overdispersed counts agree in what they have too much of, so to splitting it is signal: a ceiling from above,
-and the right one for counts without overdispersion.
+and the right one for counts without overdispersion. Each metric has it by the same n.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -161,26 +161,63 @@ def reachable(metric: metrics.Metric, noise: np.ndarray, truth: np.ndarray) -> n
     return np.where(total > 0, np.sqrt(np.clip(share, 0, 1)), np.nan)
 
 
-def of_predictions(predictions: Predictions, found: dict[str, Parts]) -> Predictions:
+def of_predictions(
+    predictions: Predictions,
+    sections: dict[str, Section],
+    noises: Callable[[list[str], list[str]], list[np.ndarray]],
+) -> Predictions:
     """Return predictions with the noise of their labels in the place of what was predicted.
 
     Parameters
     ----------
     predictions
         Of any method: which locations and genes, and what was measured there.
-    found
-        From `parts`, for each of its sections.
+    sections
+        Each of its sections, by name.
+    noises
+        (names of sections, genes of a panel) -> the noise of their labels, (N, G) each.
     """
-    noises = np.full(predictions.truth.shape, np.nan, np.float32)
+    found = np.full(predictions.truth.shape, np.nan, np.float32)
     for name in predictions.obs["fold"].unique():
         fold = (predictions.obs["fold"] == name).to_numpy()
         columns = ~np.isnan(predictions.truth[fold]).all(0)
-        panel = predictions.genes[columns].tolist()
-        for section, index in predictions.obs[fold].groupby("section", sort=False).indices.items():
+        groups = predictions.obs[fold].groupby("section", sort=False).indices
+        noise_of = noises(list(groups), predictions.genes[columns].tolist())
+        for (section, index), own in zip(groups.items(), noise_of, strict=True):
             rows = np.flatnonzero(fold)[index]
-            place = pd.Index(found[section].barcodes).get_indexer(predictions.obs["barcode"].iloc[rows])
-            noises[np.ix_(rows, columns)] = noise(found[section], panel)[place]
-    return Predictions(noises, predictions.truth, predictions.genes, predictions.obs)
+            place = pd.Index(sections[section].barcodes).get_indexer(predictions.obs["barcode"].iloc[rows])
+            found[np.ix_(rows, columns)] = own[place]
+    return Predictions(found, predictions.truth, predictions.genes, predictions.obs)
+
+
+class Noises(NamedTuple):
+    """Noise of the labels that some predictions were held against, in the place of what was predicted."""
+
+    below: Predictions  # all that no other gene shares: a ceiling from below
+    above: Predictions  # counting alone: a ceiling from above
+
+
+def noises(predictions: Predictions, sections: dict[str, Section], found: dict[str, Parts]) -> Noises:
+    """Return the noise of labels, found in both ways.
+
+    Parameters
+    ----------
+    predictions
+        Of any method: which locations and genes, and what was measured there.
+    sections
+        Each of its sections, by name.
+    found
+        From `parts`, for the same sections.
+    """
+
+    def counting(names: list[str], panel: list[str]) -> list[np.ndarray]:
+        counts = [panel_counts(sections[name], panel) for name in names]
+        return np.split(counting_noise(np.concatenate(counts)), np.cumsum([len(one) for one in counts])[:-1])
+
+    def not_shared(names: list[str], panel: list[str]) -> list[np.ndarray]:
+        return [noise(found[name], panel) for name in names]
+
+    return Noises(*(of_predictions(predictions, sections, one) for one in (not_shared, counting)))
 
 
 def scores(noises: Predictions, name: str) -> pd.Series:
@@ -198,48 +235,30 @@ def scores(noises: Predictions, name: str) -> pd.Series:
     return metrics.scores(noises, ceiling)["value"].rename(name)
 
 
-def by_gene(noises: Predictions, sections: dict[str, Section]) -> pd.DataFrame:
-    """Return the ceilings of each gene's correlation within sections.
+def by_gene(noises: Predictions) -> pd.Series:
+    """Return the ceiling of each gene's correlation: mean over the sections of a patient, then patients.
 
     Parameters
     ----------
     noises
         From `of_predictions`.
-    sections
-        Their counts.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Index `gene`: `ceiling`, mean over sections, then patients; `counting`, what is left if counting is
-        the only noise (`counting_noise`), mean over folds.
     """
-    metric, ceilings, counting = metrics.find("pcc_per_gene"), [], []
-    for name in noises.obs["fold"].unique():
-        here = (noises.obs["fold"] == name).to_numpy() & ~noises.obs["known"].to_numpy(bool)
-        panel = noises.genes[~np.isnan(noises.truth[here]).all(0)].tolist()
-        counts, variances = [], []
-        for (patient, section), index in noises.obs[here].groupby(["patient", "section"]).indices.items():
-            rows = np.flatnonzero(here)[index]
-            truth = noises.truth[rows]
-            own = reachable(metric, noises.prediction[rows], truth)
-            ceilings.append(pd.Series(own, noises.genes, name=patient))
-            counts.append(panel_counts(sections[section], panel))
-            variances.append(pd.Series(truth.var(0, dtype=np.float64), noises.genes)[panel])
-        total = pd.concat(variances, axis=1).mean(axis=1)
-        share = 1 - counting_noise(np.concatenate(counts)) / total.where(total > 0)
-        counting.append(np.sqrt(share.clip(0, 1)))
-    ceiling = pd.DataFrame(ceilings).groupby(level=0).mean().mean()
-    found = {"ceiling": ceiling, "counting": pd.concat(counting, axis=1).mean(axis=1)}
-    return pd.DataFrame(found).rename_axis("gene")
+    metric, ceilings = metrics.find("pcc_per_gene"), []
+    scored = ~noises.obs["known"].to_numpy(bool)
+    for (_, patient, _), index in noises.obs[scored].groupby(["fold", "patient", "section"]).indices.items():
+        rows = np.flatnonzero(scored)[index]
+        own = reachable(metric, noises.prediction[rows], noises.truth[rows])
+        ceilings.append(pd.Series(own, noises.genes, name=patient))
+    return pd.DataFrame(ceilings).groupby(level=0).mean().mean().rename_axis("gene")
 
 
 def counting_noise(counts: np.ndarray) -> np.ndarray:
-    """Return the variance of each label that counting alone explains (G,), by splitting counts.
+    """Return noise of labels as counting alone makes it (N, G), by splitting counts.
 
-    Two parts of the counts, a share q of them each, are two measurements of the same tissue at depth q; half
+    Two parts of the counts, a share q of them each, are two measurements of the same tissue at depth q: half
     of their mean squared difference is the variance of one, v. The parabola of ln v over ln q through
-    `SHARES` leads to the counts as they are, q = 1.
+    `SHARES` leads to the counts as they are, q = 1. The noise is the difference of two halves, with that
+    variance in each gene.
 
     Parameters
     ----------
@@ -247,13 +266,16 @@ def counting_noise(counts: np.ndarray) -> np.ndarray:
         Raw counts of the panel (N, G), of any sections.
     """
     rng, counts = np.random.default_rng(0), counts.astype(np.int64)
-    found = []
+    variances = []
     for share in SHARES:
         total = np.zeros(counts.shape[1])
         for _ in range(SPLITS):
             one = rng.binomial(counts, share)
             two = rng.binomial(counts - one, share / (1 - share))
-            total += np.square(log_proportion(one) - log_proportion(two)).mean(0) / 2
-        found.append(total / SPLITS)
-    half, quarter, eighth = found
-    return half**3 * eighth / quarter**3
+            apart = log_proportion(one) - log_proportion(two)
+            total += np.square(apart).mean(0) / 2
+            if share == SHARES[0]:
+                drawn = apart
+        variances.append(total / SPLITS)
+    half, quarter, eighth = variances
+    return drawn * np.sqrt(half**3 * eighth / quarter**3 / np.square(drawn).mean(0))

@@ -20,13 +20,12 @@ RULES = {
 
 
 def reductions(runs: list[Run]) -> list[str]:
-    """Say for a caption which settings differ from a method's paper, and where frozen features come from.
+    """Say for a caption where frozen features come from, what the panel is, and how runs were made.
 
     Parameters
     ----------
     runs
-        Those of one table; the shared run of the controls stands for its members. What several say is said
-        once.
+        Those of one table; the shared run of the controls stands for its members.
     """
     params = runs[0].params
     encoder = params.encoder
@@ -48,9 +47,20 @@ def reductions(runs: list[Run]) -> list[str]:
     if params.training.precision == "bf16-mixed":
         notes.append("Networks are trained and applied in bfloat16, their gene heads in float32.")
     members = [member for run in runs for member in run.members]
-    said = [_transferred(member) for member in members if member.to]
-    said += [note for member in members for note in (_reduced(member), _varied(member))]
-    return notes + [note for note in dict.fromkeys(said) if note]
+    return notes + list(dict.fromkeys(_transferred(member) for member in members if member.to))
+
+
+def settings(runs: list[Run]) -> list[str]:
+    """Say which settings of each method differ from those of its paper, or of its method if it is a variant.
+
+    Parameters
+    ----------
+    runs
+        Those of one table; what several say is said once.
+    """
+    members = [member for run in runs for member in run.members]
+    said = [note for member in members for note in (_reduced(member), _varied(member))]
+    return [note for note in dict.fromkeys(said) if note]
 
 
 def unreachable(sections: Mapping[str, Mapping[str, Section]]) -> list[str]:

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
-from stlib import metrics, statistics
+from stlib import ceiling, metrics, statistics
+from stlib.ceiling import Noises
 from stlib.predictions import Predictions
-from stlib.scores import KEYS, Load, Reachable, predicted, read_run
+from stlib.scores import KEYS, Load, predicted, read_run
 from stlib.tables import PLACE, Table, rows_for
 
 PUSHES = 999  # each with one shift for every patient
@@ -29,7 +30,7 @@ LEAST = 0.1  # a shift is at least this part of a section, from either end
 
 
 def genes(
-    table: Table, dataset: str, reachable: dict[tuple[str, ...], Reachable], load: Load = read_run
+    table: Table, dataset: str, reachable: dict[tuple[str, ...], Noises], load: Load = read_run
 ) -> pd.DataFrame:
     """Score every gene of every row of a table that is no constant.
 
@@ -50,14 +51,14 @@ def genes(
         `counting`, the ceiling if counting were the only noise. Correlations are means over seeds.
     """
     rows, lines = rows_for(table, dataset), []
+    tops = {place: [ceiling.by_gene(noise) for noise in noises] for place, noises in reachable.items()}
     for place, group in groupby(predicted(table, dataset, load), key=lambda found: found[0]):
         seeds = [predictions for _, _, predictions in group]
         if metrics.constant(seeds[0]):
             continue
         row, found = rows[place], score(seeds)
-        known = reachable.get(tuple(getattr(row, key) for key in PLACE))
-        top = pd.DataFrame(columns=["ceiling", "counting"], dtype=float) if known is None else known.genes
-        found = found.assign(q=statistics.benjamini_hochberg(found["p"])).join(top)
+        below, above = tops.get(tuple(getattr(row, key) for key in PLACE), (np.nan, np.nan))
+        found = found.assign(q=statistics.benjamini_hochberg(found["p"]), ceiling=below, counting=above)
         found = found.assign(share=found["pcc"] / found["ceiling"].where(found["ceiling"] > 0))
         about = {key: getattr(row, key) for key in KEYS}
         lines.append(found.reset_index().assign(**about))

@@ -5,7 +5,7 @@ difference. The best method of a section is bold; ‡ marks a method that is no 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,8 @@ SECTIONS = {
 }
 
 
-SHARED = ("pcc_per_gene", "mse")  # metrics whose share of the reachable has a column; the CSV has all
-SHARE = "of reachable"
+LEADING = ("pcc_per_gene", "mse")  # whose interval and share of the reachable have columns; the CSV has all
+INTERVAL, SHARE = "95 %", "of reachable"
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class Layout:
     name, caption
         As declared.
     heads
-        (title, part) of each column; part is ``ours``, ``of reachable``, ``reported`` or ``difference``.
+        (title, part) of each column; part is ``ours``, ``95 %``, ``of reachable``, ``reported`` or
+        ``difference``.
     blocks
         The rows, block by block.
     remarks
         What stands under it.
     notes
-        Those of the remarks that also stand at the head of the CSV.
+        What also stands at the head of the CSV.
     numbers
         What the CSV holds, rounded.
+    settings
+        In which settings its methods depart from their papers; they fold away under the remarks.
     """
 
     name: str
@@ -69,9 +72,16 @@ class Layout:
     remarks: list[str]
     notes: list[str]
     numbers: pd.DataFrame
+    settings: list[str] = field(default_factory=list)
 
 
-def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = (), shown: Sequence[str] = ()) -> Layout:
+def scores(
+    table: Table,
+    found: pd.DataFrame,
+    notes: Sequence[str] = (),
+    shown: Sequence[str] = (),
+    settings: Sequence[str] = (),
+) -> Layout:
     """Lay out a table of scores.
 
     Parameters
@@ -84,6 +94,8 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = (), shown: 
         What the reader must know besides, one sentence each; those of the declaration come first.
     shown
         What tests and genes show, one sentence each, after the remarks.
+    settings
+        What differs from the papers' settings, one sentence for each method.
     """
     parts = {column.metric: _parts(column.metric, found) for column in table.metrics}
     heads = [(_head(name), part) for name, shown in parts.items() for part in shown]
@@ -101,14 +113,16 @@ def scores(table: Table, found: pd.DataFrame, notes: Sequence[str] = (), shown: 
     said = [*table.notes, *notes]
     remarked = (what_a_constant_scores(table, found), *said, *remarks(table, found), *shown)
     under = [text for text in remarked if text]
-    return Layout(table.name, table.caption, heads, blocks, under, said, round_numbers(found, table.decimals))
+    numbers = round_numbers(found, table.decimals)
+    return Layout(table.name, table.caption, heads, blocks, under, [*said, *settings], numbers, [*settings])
 
 
 def _parts(name: str, found: pd.DataFrame) -> list[str]:
-    """Return the columns of one metric: what is reachable where it is known, the paper's where it reports."""
+    """Return the columns of one metric: those that have a number in any row."""
     own = found[found["metric"] == name]
-    reachable = [SHARE] if name in SHARED and own["share"].notna().any() else []
-    return ["ours", *reachable, *(["reported", "difference"] if own["reported"].notna().any() else [])]
+    leading = [(INTERVAL, "low"), (SHARE, "share")] if name in LEADING else []
+    more = [*leading, ("reported", "reported"), ("difference", "reported")]
+    return ["ours", *(part for part, needed in more if own[needed].notna().any())]
 
 
 def _head(name: str) -> str:
@@ -120,6 +134,9 @@ def _cell(value: pd.Series, part: str, decimals: int) -> Cell:
     """Return one cell; a reported value that no paper gives is empty."""
     if part == "difference":
         return Cell(signed(value["difference"], decimals))
+    if part == INTERVAL:
+        ends = " to ".join(fixed(value[end], decimals) for end in ("low", "high"))
+        return Cell("" if np.isnan(value["low"]) else ends)
     if part == SHARE:
         return Cell("" if np.isnan(value["share"]) else f"{round(value['share'], 2) + 0.0:.0%}")
     mean, sd = (value["mean"], value["sd"]) if part == "ours" else (value["reported"], value["reported_sd"])
@@ -196,10 +213,10 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
         heads = "; ".join(dict.fromkeys(metrics.find(name).label for name in group["metric"]))
         for number in n:
             spread = (
-                "± is the standard deviation between them, the CSV has the 95 % interval"
+                "± is the standard deviation between them, the 95 % interval Student's (the CSV has all)"
                 if number > 1
-                else "one has no spread, so none is given; the CSV's interval is over pieces of its tissue, "
-                "and says nothing of others"
+                else "one has no spread; the 95 % interval is over pieces of its tissue, and says nothing of "
+                "others"
             )
             said.append(f"{heads}{where}: over {number} {unit}{'s' if number > 1 else ''}; {spread}.")
     if found["seed_sd"].notna().any():
@@ -207,6 +224,8 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
             f"What is trained was trained {found['seeds'].max()} times; a patient's score is the mean over "
             "them, and the standard deviation of the table's number between them stands in brackets."
         )
+    elif (found["role"] == "method").any():
+        said.append("Each method was trained once: what another seed would give is in no number here.")
     partly = found[(found["undefined"] > 0) & (found["undefined"] < 1)]
     whose: dict[tuple[str, str], list[str]] = {}  # (metric, share) -> labels of rows
     for (label, name), row in partly.groupby(["label", "metric"], sort=False):
@@ -227,11 +246,11 @@ def remarks(table: Table, found: pd.DataFrame) -> list[str]:
     if found["share"].notna().any():
         said.append(
             f"{SHARE}: the share of the way from the best constant of the section (0%; a correlation that a "
-            "constant does not have is 0) to the ceiling of the counts (100%), which is what the expected "
-            "label given the true rate would score. It is estimated from counts (stlib/ceiling.py) and takes "
-            "for noise what no other gene shares, so that what knows a single gene's own way may pass it; "
-            f"`{table.name}.genes.csv` has beside it the higher ceiling of split counts, for which counting "
-            "alone is noise."
+            "constant does not have is 0) to the ceiling of the counts (100%), an estimate from below of "
+            "what the expected label given the true rate would score: what no other gene shares is noise to "
+            "it, so that what knows a single gene's own way may pass it (on made data the oracle does: "
+            "`results/ceiling.md`). Under it stands the estimate from above, by splitting counts: what "
+            "sequencing adds to counting is no noise to that."
         )
     if found["beaten"].any():
         said.append("‡: no better than the best control of its section.")

@@ -4,10 +4,13 @@ Controls are set in italics and named so.
 """
 
 from collections.abc import Callable
+from html import escape
 
 import pandas as pd
 
 from stlib.layout import Layout, round_numbers
+
+SETTINGS = "Settings other than the papers', method by method"
 
 STYLES = [
     {"selector": "th, td", "props": "padding: 2px 8px; text-align: right; white-space: nowrap"},
@@ -40,6 +43,9 @@ def markdown(layout: Layout) -> str:
             rows.append([name, *(f"**{cells[p].text}**" if cells[p].bold else cells[p].text for p in shown)])
         lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
     lines += [f"- {text}" for text in layout.remarks]
+    if layout.settings:
+        lines += ["", f"<details><summary>{SETTINGS}</summary>", ""]
+        lines += [*(f"- {text}" for text in layout.settings), "", "</details>"]
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +79,7 @@ def latex(layout: Layout) -> str:
             values = [rf"\textbf{{{_tex(cell.text)}}}" if cell.bold else _tex(cell.text) for cell in cells]
             lines.append(" & ".join([name, *values]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\par\smallskip\footnotesize\raggedright"]
-    lines += [rf"{_tex(text)}\par" for text in layout.remarks]
+    lines += [rf"{_tex(text)}\par" for text in (*layout.remarks, *layout.settings)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
@@ -105,17 +111,17 @@ def html(layout: Layout) -> str:
     classes[:] = [["best" if cell.bold else role for cell in cells] for role, cells in rows]
     styler = (
         wide.style.set_uuid(layout.name)
-        .set_caption(_escape(layout.caption))
+        .set_caption(escape(layout.caption, quote=False))
         .set_table_styles(STYLES)
         .format(escape="html")
     )
-    return styler.set_td_classes(classes).to_html(cell_ids=False) + "".join(
-        f"<p>{_escape(paragraph)}</p>\n" for paragraph in layout.remarks
-    )
+    remarks, settings = (_paragraphs(texts) for texts in (layout.remarks, layout.settings))
+    folded = f"<details><summary>{SETTINGS}</summary>\n{settings}</details>\n" if settings else ""
+    return styler.set_td_classes(classes).to_html(cell_ids=False) + remarks + folded
 
 
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _paragraphs(texts: list[str]) -> str:
+    return "".join(f"<p>{escape(text, quote=False)}</p>\n" for text in texts)
 
 
 def csv(layout: Layout) -> str:

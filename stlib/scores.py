@@ -1,19 +1,20 @@
 """The numbers of a table, from the predictions of its runs: per patient, and beside what is reported."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from stlib import ceiling, jackknife, metrics, paths, statistics
+from stlib.ceiling import Noises
 from stlib.predictions import Predictions, load_predictions
 from stlib.sections import Section
 from stlib.tables import PLACE, Column, CostRow, Declared, Row, Run, Table, rows_for, runs_of
 
 Load = Callable[[Run], Predictions]
 KEYS = (*PLACE, "label", "model", "role")  # what tells the rows of a table apart
-CEILING = "ceiling"  # in the place of a model: no method, but what the counts allow
+CEILING, COUNTING = "ceiling", "counting"  # in the place of a model: no method, but what the counts allow
+CEILINGS = {CEILING: "Ceiling of the counts", COUNTING: "Ceiling if counting were all noise"}
 
 
 def read_run(run: Run) -> Predictions:
@@ -95,19 +96,12 @@ def by_patient(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame
     return about.join(means.set_index("row"))
 
 
-class Reachable(NamedTuple):
-    """What the counts allow in one section of a table."""
-
-    noise: Predictions  # of the labels, in the place of what was predicted
-    genes: pd.DataFrame  # ceilings of each gene's correlation, see `stlib.ceiling.by_gene`
-
-
 def reachable(
     table: Table, dataset: str, sections: dict[str, dict[str, Section]], load: Load = read_run
-) -> dict[tuple[str, ...], Reachable]:
+) -> dict[tuple[str, ...], Noises]:
     """Find what the counts allow in each section of a table, protocol by protocol.
 
-    Whoever stands together predicts the same locations. A transfer has labels of its own and no ceiling.
+    Whoever stands together predicts the same locations.
 
     Parameters
     ----------
@@ -122,24 +116,24 @@ def reachable(
     Returns
     -------
     dict
-        Protocol, setting and size -> what is reachable there.
+        Protocol, setting and size -> the noise of the labels there.
     """
     found, parts = {}, {}
     for row in rows_for(table, dataset):
         run = runs_of(table, row, dataset)[0]
         place = tuple(getattr(row, key) for key in PLACE)
-        if place in found or row.protocol == "transfer" or not sections.get(run.dataset):
+        tested = run.to or run.dataset
+        if place in found or not sections.get(tested):
             continue
         predictions = load(run)
-        if run.dataset not in parts:
-            parts[run.dataset] = ceiling.parts(sections[run.dataset], predictions.genes.tolist())
-        noise = ceiling.of_predictions(predictions, parts[run.dataset])
-        found[place] = Reachable(noise, ceiling.by_gene(noise, sections[run.dataset]))
+        if tested not in parts:
+            parts[tested] = ceiling.parts(sections[tested], predictions.genes.tolist())
+        found[place] = ceiling.noises(predictions, sections[tested], parts[tested])
     return found
 
 
-def ceilings(table: Table, found: dict[tuple[str, ...], Reachable]) -> pd.DataFrame:
-    """Return what the counts allow: the ceiling of each section of a table, metric and patient (or fold).
+def ceilings(table: Table, found: dict[tuple[str, ...], Noises]) -> pd.DataFrame:
+    """Return what the counts allow: both ceilings of each section of a table, metric and patient (or fold).
 
     Parameters
     ----------
@@ -149,11 +143,13 @@ def ceilings(table: Table, found: dict[tuple[str, ...], Reachable]) -> pd.DataFr
         From `reachable`.
     """
     parts = []
-    for place, (noise, _) in found.items():
-        for column in table.metrics:
-            values = ceiling.scores(noise, column.metric).rename_axis("unit").rename("value").reset_index()
-            parts.append(values.assign(**dict(zip(PLACE, place, strict=True)), metric=column.metric))
-    empty = pd.DataFrame(columns=[*PLACE, "metric", "unit", "value"])
+    for place, noises in found.items():
+        about = dict(zip(PLACE, place, strict=True))
+        for model, noise in zip(CEILINGS, noises, strict=True):
+            for column in table.metrics:
+                values = ceiling.scores(noise, column.metric).rename_axis("unit").rename("value")
+                parts.append(values.reset_index().assign(**about, model=model, metric=column.metric))
+    empty = pd.DataFrame(columns=[*PLACE, "model", "metric", "unit", "value"])
     return pd.concat(parts, ignore_index=True) if parts else empty
 
 
@@ -179,7 +175,8 @@ def frame(
         `difference` (ours - reported); `best` of the methods of its protocol, setting and size; `beaten`: a
         method that is no better than the best control there; `ceiling` of the counts there, and `share` of
         what is reachable: 0 where the best constant of the section stands (a correlation that it does not
-        have is 0), 1 at the ceiling. With ceilings the last line of each section is the ceiling itself.
+        have is 0), 1 at the ceiling. With ceilings the last lines of each section are the ceilings: from
+        below, which `share` goes by, and from above.
     """
     printed = published()
     lines = []
@@ -204,10 +201,10 @@ def frame(
 
 
 def _ceiling_lines(ceilings: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the line of the ceiling itself, for each section and metric."""
+    """Return the lines of the ceilings themselves, for each section and metric."""
     lines = []
-    for (*place, name), group in ceilings.groupby([*PLACE, "metric"], sort=False):
-        about = {"label": "Ceiling of the counts", "model": CEILING, "role": "ceiling", "metric": name}
+    for (*place, model, name), group in ceilings.groupby([*PLACE, "model", "metric"], sort=False):
+        about = {"label": CEILINGS[model], "model": model, "role": "ceiling", "metric": name}
         about |= {"unit": metrics.find(name).unit} | statistics.summary(group["value"])._asdict()
         about |= {"seeds": 1, "seed_sd": np.nan, "undefined": group["value"].isna().mean(), "constant": False}
         nothing = {"reported": np.nan, "reported_sd": np.nan}

@@ -23,24 +23,24 @@ def with_params(run, **changes):
 
 def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
     sgn = with_params(Run("2d", "toy", "sgn"), overrides={"sgn": {"layers": 9}}, training=Training())
-    *_, note = conditions.reductions([sgn])
+    (note,) = conditions.settings([sgn])
     paper = method("sgn").Config().layers
     assert note == f"sgn, 2d: settings other than the paper's, which stand in brackets: layers 9 ({paper})."
 
 
 def test_what_a_default_adds_to_its_paper_is_listed(run):
-    *_, note = conditions.reductions([with_params(run, overrides={}, training=Training())])
+    (note,) = conditions.settings([with_params(run, overrides={}, training=Training())])
     assert note.startswith("asign, 3d: settings other than the paper's")
     assert "known_train None (0.2)" in note and "kriging True (False)" in note and "epochs" not in note
     flat = with_params(Run("2d", "toy", "asign"), overrides={}, training=Training())
-    assert conditions.reductions([flat])[-1].endswith("in brackets: depth True (False).")
+    assert conditions.settings([flat])[0].endswith("in brackets: depth True (False).")
 
 
 def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
     keys = [(name, seed) for name in ("asign", "asign@no_cli") for seed in (0, 1)]
     changed = {"overrides": {"asign": {"heads": 2}}, "training": Training()}
     runs = [with_params(Run("3d", "toy", name, seed=seed), **changed) for name, seed in keys]
-    _, reduced, varied = conditions.reductions(runs)
+    reduced, varied = conditions.settings(runs)
     assert reduced.startswith("asign, 3d: settings other") and "heads 2" in reduced
     assert (
         varied
@@ -51,6 +51,7 @@ def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
 def test_nothing_is_said_where_nothing_differs():
     plain = with_params(Run("2d", "toy", "sgn"), overrides={}, training=Training())
     assert conditions.reductions([plain]) == ["Frozen features: `stain` (weight-free)."]
+    assert conditions.settings([plain]) == []
 
 
 def test_the_encoder_says_whether_it_was_trained(run):
@@ -84,7 +85,7 @@ def test_a_panel_of_another_rule_is_said(run):
 
 def test_the_controls_are_asked_one_by_one():
     shared = with_params(Run("3d", "toy", "controls"), overrides={}, training=Training())
-    assert len(conditions.reductions([shared])) == 1  # as they are meant to be
+    assert conditions.settings([shared]) == []  # as they are meant to be
 
 
 def test_the_report_has_a_line_per_run(run):

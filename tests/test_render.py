@@ -8,9 +8,9 @@ from stlib import layout, render, tables
 
 def test_markdown(table, found):
     text = render.markdown(layout.scores(table, found, ["the encoder is untrained"]))
-    assert "|  | PCC per gene ↑ | MSE ↓ | reported | difference |" in text
+    assert "|  | PCC per gene ↑ | 95 % | MSE ↓ | 95 % | reported | difference |" in text
     assert "| *Mean (control)* | undefined |" in text
-    assert "| Good | **0." in text and "| **0.156 ± 0.133** | 0.579 | -0.423 |" in text
+    assert "| Good | **0." in text and "| **0.156 ± 0.133** | -1.035 to 1.347 | 0.579 | -0.423 |" in text
     near = found.assign(difference=-0.0001)
     assert "+0.000" in render.markdown(layout.scores(table, near)) and "-0.000" not in render.markdown(
         layout.scores(table, near)
@@ -19,16 +19,19 @@ def test_markdown(table, found):
     assert "- What a constant scores." in text and "Mean (2d): PCC per gene undefined; MSE 2.333." in text
     assert "- the encoder is untrained" in text and "over 2 patients" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {6, 4}  # four columns, and two where nothing is reported
+    assert widths == {8, 6}  # six columns, and four where nothing is reported
+    assert "<details>" not in text
+    folded = render.markdown(layout.scores(table, found, settings=["lr 2 (1)"]))
+    assert folded.endswith(f"<summary>{render.SETTINGS}</summary>\n\n- lr 2 (1)\n\n</details>\n")
 
 
 def test_latex_is_escaped_and_regular(table, found):
     text = render.latex(layout.scores(table, found, ["100 % & more_or_less"]))
     assert r"\caption{H\&E, 100 \% made.}" in text and r"100 \% \& more\_or\_less" in text
-    assert r"\textbf{0.156 $\pm$ 0.133} & 0.579 & -0.423 \\" in text
+    assert r"\textbf{0.156 $\pm$ 0.133} & -1.035 to 1.347 & 0.579 & -0.423 \\" in text
     assert r"\textit{Mean (control)}" in text and r"2.500 $\pm$ 2.121 $\ddagger$" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {line.replace(r"\&", "").count("&") for line in body} == {4}
+    assert {line.replace(r"\&", "").count("&") for line in body} == {6}
     assert text.isascii()
 
 
@@ -38,6 +41,9 @@ def test_html_marks_controls_and_the_best(table, found):
     assert 'best" >0.156 ± 0.133<' in text
     assert "H&amp;E" in text and "<p>a &lt; b</p>" in text
     assert text == render.html(layout.scores(table, found, ["a < b"]))
+    assert "<details>" not in text
+    folded = render.html(layout.scores(table, found, settings=["lr < 1"]))
+    assert folded.endswith("</summary>\n<p>lr &lt; 1</p>\n</details>\n")
 
 
 def test_csv_is_rounded_and_reads_back(table, found):

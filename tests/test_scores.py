@@ -81,7 +81,7 @@ def ceilings(value):
     """A ceiling that is the same for both patients."""
     lines = [
         {"protocol": "2d", "setting": "strict", "size": "", "metric": name, "unit": unit,
-         "value": value[name]}
+         "model": "ceiling", "value": value[name]}
         for name in ("pcc_per_gene", "mse", "mae") for unit in "AB"
     ]  # fmt: skip
     return pd.DataFrame(lines)
@@ -134,7 +134,10 @@ def test_what_is_reachable_needs_the_counts(toy, toy_sections):
     found = scores.reachable(table, "toy", {"toy": toy_sections}, load)
     assert list(found) == [("2d", "strict", ""), ("3d", "strict", "")]
     top = scores.ceilings(table, found)
-    assert set(top["metric"]) == {column.metric for column in table.metrics} and len(top) == 2 * 5 * 4
+    assert set(top["metric"]) == {column.metric for column in table.metrics} and len(top) == 2 * 2 * 5 * 4
+    mean = top.groupby(["model", "metric"])["value"].mean().unstack()
+    assert mean.loc["ceiling", "pcc_per_gene"] < mean.loc["counting", "pcc_per_gene"] < 1
+    assert mean.loc["ceiling", "mse"] > mean.loc["counting", "mse"] > 0
     assert scores.ceilings(table, {}).empty
 
 
