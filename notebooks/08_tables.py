@@ -9,6 +9,8 @@
 # tissue where they are labelled. **Time:** seconds; nothing is trained.
 
 # %%
+import json
+
 from IPython.display import Markdown, display
 
 from stlib import comparisons, conditions, genewise, layout, paths, regions, render, show
@@ -114,4 +116,6 @@ for name, numbers in beside.items():
     print(paths.write_text(folder / f"{p.table}.{name}.csv", text).relative_to(paths.OUT))
 written = paths.write_text(folder / f"{p.table}.runs.csv", report.to_csv(index=False))
 print(written.relative_to(paths.OUT))
+text = json.dumps(conditions.made(needed, sections), indent=1) + "\n"
+print(paths.write_text(folder / f"{p.table}.made.json", text).relative_to(paths.OUT))
 print(run.finish().relative_to(paths.OUT))

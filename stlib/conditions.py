@@ -1,13 +1,14 @@
 """Under which conditions runs were made: what was reduced against the papers, where, and in which time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
-from stlib import scales
+from stlib import paths, scales
+from stlib.fingerprint import file_hash
 from stlib.models import Config, method
 from stlib.results import Run
 from stlib.sections import Section
@@ -61,6 +62,25 @@ def settings(runs: list[Run]) -> list[str]:
     members = [member for run in runs for member in run.members]
     said = [note for member in members for note in (_reduced(member), _varied(member))]
     return [note for note in dict.fromkeys(said) if note]
+
+
+def made(runs: list[Run], datasets: Iterable[str]) -> dict[str, Any]:
+    """Return what a table was made with and of: versions, lock, and SHA-256 of each prepared section.
+
+    Parameters
+    ----------
+    runs
+        Those of one table.
+    datasets
+        Whose sections it predicts; each size is one.
+    """
+    versions = [json.loads(run.record.read_text())["versions"] for run in runs]
+    sections = {}
+    for name in datasets:
+        manifest = paths.processed(name) / "manifest.json"
+        sections[name] = json.loads(manifest.read_text()) if manifest.exists() else {}
+    distinct = [one for place, one in enumerate(versions) if one not in versions[:place]]
+    return {"versions": distinct, "lock": file_hash(paths.LOCK), "sections": sections}
 
 
 def unreachable(sections: Mapping[str, Mapping[str, Section]]) -> list[str]:

@@ -2,7 +2,8 @@
 
 ``make report DATASET=toy`` writes ``reports/toy/report.html``, which needs no other file and no network, and
 the tables as CSV and LaTeX beside it. It is put together from ``results/``, ``figures/`` and, where they
-stand on this machine, the records of the runs; nothing is computed. Every number is a link to its run.
+stand on this machine, the records of the runs; nothing is computed. Every row leads to the runs that gave its
+numbers.
 """
 
 import base64
@@ -11,14 +12,15 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from nbconvert.filters import markdown2html
 
 from stlib import layout, paths
 from stlib.fingerprint import file_hash
@@ -35,6 +37,7 @@ MORE = {  # what lies beside a table -> how it is called
     "genes": "Gene by gene",
     "regions": "By region of the tissue",
 }
+PAGES = {"audit": "Constants, and flaws of released code", "ablations": "What each part buys"}
 MAIN = "table1"  # comes first
 MOST_LINES = 2000  # of what lies beside a table; the CSV holds all
 
@@ -57,7 +60,8 @@ class RunLine(NamedTuple):
 class Shown:
     """A table, the runs of its rows by (protocol, setting, size, label), and what lies beside it.
 
-    `told` holds each run with its record, which is empty where it is not on this machine.
+    `told` holds each run with its record, which is empty where it is not on this machine; `made` is what
+    `stlib.conditions.made` wrote, empty where nothing was recorded.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Shown:
     runs: dict[tuple[str, ...], list[RunLine]]
     told: list[tuple[RunLine, dict[str, Any]]]
     more: dict[str, Markup]
+    made: dict[str, Any]
 
 
 def write(dataset: str, folder: Path) -> Path:
@@ -86,17 +91,22 @@ def write(dataset: str, folder: Path) -> Path:
     Raises
     ------
     FileNotFoundError
-        If no table of the dataset stands.
+        If neither a table nor the audit of the dataset stands.
     """
     params = load_params(sized(dataset)[0])
     standing = [name for name in sorted(names(), key=lambda name: name != MAIN) if _stands(dataset, name)]
     tables = [show(name, dataset) for name in standing]
-    if not tables:
+    pages = {
+        title: Markup(markdown2html(path.read_text()))
+        for stem, title in PAGES.items()
+        if (path := paths.RESULTS / dataset / f"{stem}.md").exists()
+    }
+    if not tables and not pages:
         raise FileNotFoundError(
-            f"a report needs a table, and none stands in results/{dataset}; make one first, e.g. "
+            f"a report needs a table or an audit, and none stands in results/{dataset}; make one first, e.g. "
             f"make reproduce-table1 DATASET={dataset}"
         )
-    told = {line: record for table in tables for line, record in table.told}
+    told = [line for table in tables for line, _ in table.told]
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -104,13 +114,11 @@ def write(dataset: str, folder: Path) -> Path:
             title=f"{params.title}: results",
             params=params,
             tables=tables,
+            pages=pages,
             costs=[_costs(name, dataset) for name in names("costs") if _stands(dataset, name)],
             figures=_images(sorted((paths.FIGURES / dataset).glob("*.png"))),
-            runs=list(told),
-            sections=_prepared(dataset),
+            runs=list(dict.fromkeys(told)),
             described={path.name: file_hash(path) for path in files_of(dataset)},
-            every_version=_distinct(record["versions"] for record in told.values() if record),
-            lock=file_hash(paths.LOCK),
         )
     )
     for path in sorted((paths.RESULTS / dataset).glob("*")):
@@ -135,11 +143,13 @@ def show(name: str, dataset: str) -> Shown:
         for row in rows_for(table, dataset)
     }
     more = {
-        title: _plain(path)
+        title: _plain(path, runs)
         for kind, title in MORE.items()
         if (path := stem.with_suffix(f".{kind}.csv")).exists()
     }
-    return Shown(name, table.title, replace(laid, remarks=remarks), runs, list(told.values()), more)
+    kept = stem.with_suffix(".made.json")
+    made = json.loads(kept.read_text()) if kept.exists() else {}
+    return Shown(name, table.title, replace(laid, remarks=remarks), runs, list(told.values()), more, made)
 
 
 def _stands(dataset: str, name: str) -> bool:
@@ -182,37 +192,28 @@ def _told(path: Path) -> Iterator[tuple[Key, tuple[RunLine, dict[str, Any]]]]:
         yield key, (line, record)
 
 
-def _plain(path: Path) -> Markup:
-    """Return a CSV as an HTML table, its first lines where it is long."""
+def _plain(path: Path, runs: dict[tuple[str, ...], list[RunLine]]) -> Markup:
+    """Return a CSV as an HTML table, its first lines where it is long; a row's label leads to its run."""
     numbers = pd.read_csv(path, dtype=str, keep_default_na=False)
-    shown = Markup(numbers.head(MOST_LINES).to_html(index=False, border=0))
+    head = numbers.head(MOST_LINES)
+    cells = head.map(escape)
+    if {*PLACE, "label"} <= {*head.columns}:
+        keys = head[[*PLACE, "label"]].itertuples(index=False)
+        cells["label"] = [_leads(key.label, runs.get(tuple(key))) for key in keys]
+    with pd.option_context("display.max_colwidth", None):
+        shown = Markup(cells.to_html(index=False, border=0, escape=False))
     rest = len(numbers) - MOST_LINES
     return shown + (Markup("<p>{:,} more lines in {}.</p>").format(rest, path.name) if rest > 0 else "")
+
+
+def _leads(label: str, runs: list[RunLine] | None) -> Markup:
+    """Return a label as a link to its first run; alone where it has none, as a ceiling."""
+    return Markup('<a href="#{}">{}</a>').format(runs[0].anchor, label) if runs else escape(label)
 
 
 def _images(files: list[Path]) -> dict[str, str]:
     """Return the figures in base64, by name."""
     return {path.stem: base64.b64encode(path.read_bytes()).decode() for path in files}
-
-
-def _prepared(dataset: str) -> dict[str, dict[str, str]]:
-    """Return the SHA-256 of counts and slide of each section, for each size, as far as prepared here."""
-    found = {}
-    for name in sized(dataset):
-        manifest = paths.processed(name) / "manifest.json"
-        digests = json.loads(manifest.read_text()) if manifest.exists() else {}
-        size = name.partition("@")[2]
-        found |= {f"{section} {size}".strip(): files for section, files in digests.items()}
-    return found
-
-
-def _distinct(versions: Iterable[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the sets of versions that differ, each once."""
-    found: list[dict[str, str]] = []
-    for one in versions:
-        if one not in found:
-            found.append(one)
-    return found
 
 
 def _environment() -> Environment:

@@ -112,6 +112,16 @@ def test_the_precision_is_said(run):
     assert notes[1] == "Networks are trained and applied in bfloat16, their gene heads in float32."
 
 
+def test_what_a_table_was_made_with_is_told_once(run):
+    runs = [Run("3d", "toy", "asign", seed=seed) for seed in range(3)]
+    for one, version in zip(runs, "121", strict=True):
+        one.folder.mkdir(parents=True)
+        one.record.write_text(json.dumps({"versions": {"torch": version}}))
+    found = conditions.made(runs, ["toy", "nowhere"])
+    assert found["versions"] == [{"torch": "1"}, {"torch": "2"}] and len(found["lock"]) == 64
+    assert found["sections"]["nowhere"] == {}
+
+
 def test_a_dataset_whose_counts_are_not_at_hand_is_named():
     assert conditions.unreachable({"a@8um": {}, "a@16um": {"S": "section"}}) == [
         "No share of what is reachable: the counts of a@8um are not prepared here."

@@ -22,6 +22,21 @@ def test_numbers_of_a_table_come_back_with_the_same_look(table, found, tmp_path)
     assert again.blocks == laid.blocks and again.heads == laid.heads
 
 
+def test_lines_beside_a_table_lead_to_the_run_of_their_row(tmp_path):
+    line = report.RunLine("runs-a", "runs/a", 0, 1.0, 1.0, 1, "made", "aa", "")
+    (tmp_path / "t.genes.csv").write_text(
+        "protocol,setting,size,label\n2d,strict,,A < B\n2d,strict,8um,A < B\n"
+    )
+    shown = report._plain(tmp_path / "t.genes.csv", {("2d", "strict", "", "A < B"): [line]})
+    assert shown.count("A &lt; B") == 2 and shown.count('<a href="#runs-a">A &lt; B</a>') == 1
+
+
+def test_an_audit_is_a_report_without_a_table(out):
+    (out / "results" / "toy").mkdir(parents=True)
+    (out / "results" / "toy" / "audit.md").write_text("| a |\n|---|\n| 1.25 |\n")
+    assert "<td>1.25</td>" in report.write("toy", out / "report").read_text()
+
+
 def test_a_report_needs_a_table(out):
     with pytest.raises(FileNotFoundError, match="none stands in results/toy; make one first, e.g. make"):
         report.write("toy", out / "report")
@@ -58,5 +73,5 @@ def test_a_run_that_is_not_the_tables_tells_nothing_of_it(out):
 def test_long_lists_are_cut_and_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MOST_LINES", 2)
     (tmp_path / "t.genes.csv").write_text("gene\n<a>\nb\nc\n")
-    shown = report._plain(tmp_path / "t.genes.csv")
+    shown = report._plain(tmp_path / "t.genes.csv", {})
     assert "&lt;a&gt;" in shown and "<td>c" not in shown and "1 more lines in t.genes.csv" in shown
