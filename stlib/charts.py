@@ -52,15 +52,8 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
         controls = section.loc[section["role"] == "control", "mean"].dropna()
         if len(controls):
             best = controls.max() if metric.higher_is_better else controls.min()
-            ax.plot(
-                [best, best],
-                [places[0] - 0.5, places[-1] + 0.5],
-                color=GREY,
-                lw=0.8,
-                ls=(0, (3, 2)),
-                zorder=1,
-                label="best control",
-            )
+            look = {"color": GREY, "lw": 0.8, "ls": (0, (3, 2)), "zorder": 1}
+            ax.plot([best, best], [places[0] - 0.5, places[-1] + 0.5], **look, label="best control")
     return _named(ax, names[0])
 
 
@@ -107,42 +100,24 @@ def _dot(row: dict, y: float, span: tuple[float, float], ax: Axes) -> None:
     """Draw the value, the interval within the span, and the reported value of one row."""
     hue = colour(row["model"]) if row["role"] == "method" else GREY
     if np.isnan(row["mean"]):
-        clear = {
-            "facecolor": "white",
-            "edgecolor": "none",
-            "pad": 0.5,
-        }  # the line of the best control may pass here
-        ax.text(
-            0.05,
-            y,
-            "undefined",
-            color=GREY,
-            style="italic",
-            va="center_baseline",
-            transform=ax.get_yaxis_transform(),
-            bbox=clear,
-        )
+        _undefined(y, ax)
     else:
         low, high = np.clip([row["low"], row["high"]], *span)
         ax.plot([low, high], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
         for end, told, arrow in ((low, row["low"], "<"), (high, row["high"], ">")):
             if end != told and not np.isnan(told):  # nan: one patient has no interval
                 ax.plot(end, y, arrow, color=hue, ms=4, mew=0, zorder=2)
-        marker = "D" if row["role"] == "ceiling" else "o"
-        face = hue if row["role"] == "method" else "white"
-        ax.plot(
-            row["mean"],
-            y,
-            marker,
-            color=hue,
-            mfc=face,
-            mew=1,
-            ms=4 if marker == "D" else 5,
-            zorder=3,
-            label=row["role"],
-        )
+        marker, points = ("D", 4) if row["role"] == "ceiling" else ("o", 5)
+        look = {"color": hue, "mfc": hue if row["role"] == "method" else "white", "mew": 1, "ms": points}
+        ax.plot(row["mean"], y, marker, **look, zorder=3, label=row["role"])
     if not np.isnan(row["reported"]):
         ax.plot(row["reported"], y, "x", color="black", ms=4, mew=0.9, zorder=4, label="reported")
+
+
+def _undefined(y: float, ax: Axes) -> None:
+    """Say that a row has no value; the line of the best control may pass behind."""
+    look = {"color": GREY, "style": "italic", "va": "center_baseline", "transform": ax.get_yaxis_transform()}
+    ax.text(0.05, y, "undefined", **look, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 
 
 def dot_legend(ax: Axes) -> list[Line2D]:
@@ -189,10 +164,7 @@ def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
 def _box(values: np.ndarray, y: float, hue: str, filled: bool, ax: Axes) -> None:
     """Draw the quartiles and every value of one row; of nothing, say so."""
     if not len(values):
-        ax.text(
-            0.05, y, "undefined", color=GREY, style="italic", va="center_baseline",
-            transform=ax.get_yaxis_transform(),
-        )  # fmt: skip
+        _undefined(y, ax)
         return
     thin = {"color": hue, "linewidth": 0.8}
     if len(values) > 1:
@@ -201,16 +173,8 @@ def _box(values: np.ndarray, y: float, hue: str, filled: bool, ax: Axes) -> None
             showfliers=False, showcaps=False, whis=(0, 100),  # every patient is drawn as a dot
             boxprops=thin, whiskerprops=thin, medianprops=thin | {"linewidth": 1.6},
         )  # fmt: skip
-    ax.plot(
-        values,
-        np.full(len(values), y),
-        "o",
-        color=hue,
-        ms=2.8,
-        mew=0.6,
-        mfc=hue if filled else "white",
-        zorder=3,
-    )
+    look = {"color": hue, "ms": 2.8, "mew": 0.6, "mfc": hue if filled else "white"}
+    ax.plot(values, np.full(len(values), y), "o", **look, zorder=3)
 
 
 def difference_plot(found: pd.DataFrame, ax: Axes) -> Axes:

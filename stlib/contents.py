@@ -10,7 +10,7 @@ Make has to make for them.
 import csv
 import sys
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from stlib import paths
 from stlib.params import load_params, sized
@@ -40,13 +40,6 @@ class Published(Record):
     name: str  # of the table, or what the files of the figure begin with; of a schematic none
 
 
-class Standing(NamedTuple):
-    """Where a piece stands for one dataset."""
-
-    dataset: str
-    file: Path
-
-
 def published() -> list[Published]:
     """Read `tables/published.csv`.
 
@@ -66,14 +59,13 @@ def command(piece: Published) -> str:
     return f"make {'figures' if piece.kind == 'figure' else target(piece.name)}"
 
 
-def standing(piece: Published) -> list[Standing]:
-    """Return where a piece stands, one file per dataset."""
+def standing(piece: Published) -> dict[str, Path]:
+    """Return where a piece stands: dataset -> file, of several maps the first."""
     folder, ending = (paths.FIGURES, "*.png") if piece.kind == "figure" else (paths.RESULTS, ".md")
     if piece.kind == "schematic":
-        return []
+        return {}
     found = sorted(folder.glob(f"*/{piece.name}{ending}"))
-    first = {path.parent.name: path for path in reversed(found)}  # of several maps one
-    return [Standing(dataset, first[dataset]) for dataset in sorted(first)]
+    return dict(sorted((path.parent.name, path) for path in reversed(found)))
 
 
 def records(dataset: str) -> list[str]:
@@ -97,7 +89,7 @@ def page() -> str:
 def _line(piece: Published) -> str:
     if piece.kind == "schematic":
         return f"| {piece.paper} | {piece.item} | {piece.about} | | a schematic: exempt | |\n"
-    found = {one.dataset: one.file for one in standing(piece)}
+    found = standing(piece)
     kept = [
         f"[{name}]({Path('..') / file.relative_to(paths.OUT)})"
         for name, file in found.items()

@@ -49,20 +49,9 @@ def colour(model: str) -> str:
     return COLOURS.get(model.partition("@")[0], "#000000")
 
 
-def inches(*mm: float) -> tuple[float, ...]:
-    """Convert widths and heights for ``figsize``.
-
-    Examples
-    --------
-    >>> inches(25.4, 50.8)
-    (1.0, 2.0)
-    """
-    return tuple(length / 25.4 for length in mm)
-
-
 def grid(rows: int, columns: int, width_mm: float, height_mm: float) -> tuple[Figure, np.ndarray]:
     """Return a figure and its axes (rows, columns); pyplot forgets it, so that it is shown once."""
-    figure, axes = plt.subplots(rows, columns, figsize=inches(width_mm, height_mm), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(width_mm / 25.4, height_mm / 25.4), squeeze=False)
     plt.close(figure)
     return figure, axes
 

@@ -93,5 +93,6 @@ def test_curves_mark_the_epoch_that_was_chosen(ax):
 
 def test_the_style_has_printed_sizes():
     assert 7 <= plt.rcParams["font.size"] <= 8 and plt.rcParams["pdf.fonttype"] == 42
-    assert plots.inches(plots.DOUBLE_MM)[0] == pytest.approx(7.2, abs=0.01)
+    figure, _ = plots.grid(1, 1, plots.DOUBLE_MM, 25.4)
+    assert figure.get_size_inches() == pytest.approx([7.2, 1], abs=0.01)
     assert to_rgb(plots.colour("asign")) == pytest.approx(tuple(plots.FIXED), abs=0.01)
