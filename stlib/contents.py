@@ -65,7 +65,7 @@ def standing(piece: Published) -> dict[str, Path]:
     if piece.kind == "schematic":
         return {}
     found = sorted(folder.glob(f"*/{piece.name}{ending}"))
-    return dict(sorted((path.parent.name, path) for path in reversed(found)))
+    return dict(sorted({path.parent.name: path for path in reversed(found)}.items()))
 
 
 def records(dataset: str) -> list[str]:
