@@ -17,8 +17,8 @@ HEAD = """# The ceilings of the counts, where the truth is known
 
 The oracle predicts the expected label given the true rate. The lower estimate takes for noise what no other
 gene shares, the upper one (split counts) only what counting adds: made counts are overdispersed, so that the
-truth lies between, and a *share of the reachable* goes by the lower one. In brackets: how far an estimate is
-off. Single genes: of how many the oracle's correlation is more than 5 % above the gene's own lower estimate, and
+truth lies between. A *share of the reachable* goes by the lower one. In brackets: how far an estimate is off.
+Single genes: of how many the oracle's correlation is more than 5 % above the gene's own lower estimate, and
 by how much at most. Written by `python benchmarks/ceiling.py`.
 
 | dataset | section | metric | oracle | lower estimate | upper estimate | single genes |

@@ -2,7 +2,8 @@
 
 ``python benchmarks/coverage.py`` draws a population of patients of the toy tissue, counts alone, deals them
 into datasets of eight, scores the controls `mean` and `known_mean` on each as a table does, patient by
-patient, and writes `results/coverage.md`. The true score is the mean over the whole population, each patient
+patient, beside a prediction that is no constant (the mean of the 20 nearest known spots), and writes
+`results/coverage.md`. The true score is the mean over the whole population, each patient
 scored in a dataset of eight. Beside Student's interval, which tables print, stands the percentile bootstrap.
 """
 
@@ -15,13 +16,15 @@ from tqdm import tqdm
 
 from stlib import metrics, paths, statistics
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
+from stlib.graph import nearest
 from stlib.params import load_params
 from stlib.predictions import Predictions, concatenate
 from stlib.sections import Section
 from stlib.toy import Options, Toy
 
 DATASETS, PATIENTS, GENES, PANEL = 100, 8, 60, 30
-NAMES = ("mse", "mae", "pcc_per_spot")
+NAMES = ("pcc_per_gene", "mse", "mae", "pcc_per_spot")
+NEAREST = 20  # known spots
 RESAMPLES = 2000
 
 
@@ -45,18 +48,22 @@ def _section(toy: Toy, patient: str, name: str) -> Section:
 
 
 def controls(dataset: list[list[Section]]) -> dict[str, Predictions]:
-    """Predict each patient of a dataset by the mean of the others, and by that of the own first section.
+    """Predict each patient of a dataset by the mean of the others, and by the own first section.
 
-    As under `strict`: the panel is chosen without the test patient, for `known_mean` with his first section.
+    As under `strict`: the panel is chosen without the test patient, for the latter with his first section.
     """
-    parts: dict[str, list[Predictions]] = {"mean": [], "known_mean": []}
+    parts: dict[str, list[Predictions]] = {"mean": [], "known_mean": [], "nearest": []}
     for tested in dataset:
         others = [section for patient in dataset if patient is not tested for section in patient]
-        for name, seen, shown in (("mean", others, tested), ("known_mean", [*others, tested[0]], tested[1:])):
-            panel = top_mean_panel(seen, PANEL)
-            known = others if name == "mean" else tested[:1]
-            profile = np.concatenate([log_proportion(panel_counts(one, panel)) for one in known]).mean(0)
+        first, rest = tested[:1], tested[1:]
+        for name in parts:
+            known, shown = (others, tested) if name == "mean" else (first, rest)
+            panel = top_mean_panel(others if name == "mean" else [*others, *first], PANEL)
+            labels = np.concatenate([log_proportion(panel_counts(one, panel)) for one in known])
             for section in shown:
+                profile = labels.mean(0)
+                if name == "nearest":
+                    profile = labels[nearest(first[0].array, section.array, NEAREST)[0]].mean(1)
                 truth = log_proportion(panel_counts(section, panel))
                 about = {"section": section.name, "patient": section.patient, "fold": section.patient}
                 obs = pd.DataFrame({"barcode": section.barcodes} | about | {"known": False})
@@ -86,6 +93,8 @@ def study(datasets: int) -> pd.DataFrame:
         for control, predictions in predicted.items():
             for name in NAMES:
                 values = metrics.score(predictions, name)
+                if values.isna().all():  # a constant has no correlation across spots
+                    continue
                 scores.append(pd.DataFrame({"control": control, "metric": name, "dataset": number,
                                             "value": values}))  # fmt: skip
     rng, lines = np.random.default_rng(0), []
@@ -108,7 +117,9 @@ def markdown(found: pd.DataFrame, datasets: int) -> str:
         "",
         f"{datasets} datasets of {PATIENTS} patients of the toy tissue, counts alone ({GENES} genes, {PANEL} "
         "in the panel, two sections each); how many of their 95 % intervals cover the true score, the mean "
-        f"over all {datasets * PATIENTS} patients. Written by `python benchmarks/coverage.py`.",
+        f"over all {datasets * PATIENTS} patients. `nearest` is the mean of the {NEAREST} known spots "
+        "nearest in the array. Of 100 intervals that cover in 95 of 100 cases, 91 to 99 do so in 19 of 20 "
+        "studies like this. Written by `python benchmarks/coverage.py`.",
         "",
         "| control | metric | true score (standard error) | Student's t, as in tables | its mean width "
         "| percentile bootstrap | its mean width |",

@@ -61,14 +61,15 @@ def parts(sections: dict[str, Section], genes: list[str] | tuple[str, ...] = ())
     sections
         Of one dataset; all of them tell what genes share.
     genes
-        Those that must be among the genes, besides the `GENES` that are counted most.
+        Those that must be among the genes, besides the `GENES` that are counted most. A section that lacks one
+        takes no part: a panel is chosen without those that are hidden.
 
     Returns
     -------
     dict
         Section -> parts.
     """
-    every = list(sections.values())
+    every = [section for section in sections.values() if set(genes) <= set(section.genes)]
     names = np.array(top_mean_panel(every, min(GENES, len(common_genes(every))), genes))
     labels = [np.log1p(panel_counts(section, names.tolist())) for section in every]
     means = [label.mean(0) for label in labels]

@@ -1,5 +1,7 @@
 """The ceiling of the counts, where the true rate is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +70,15 @@ def test_the_ceiling_is_within_five_percent_of_the_oracle_on_the_toy(toy_section
     found, *_ = compare(toy_sections, rates, next(iter(toy_sections.values())).dispersion, 50)
     for name, (true, estimate) in found.items():
         assert estimate == pytest.approx(true, rel=0.05), name
+
+
+def test_a_section_without_a_gene_of_the_panel_takes_no_part():
+    sections, _ = made(0.35)
+    lacking = sections["B1"]
+    few = replace(lacking, name="C1", genes=lacking.genes[1:], counts=lacking.counts[:, 1:])
+    found = ceiling.parts(sections | {"C1": few}, ["g0", "g1"])
+    assert list(found) == ["A1", "B1"] and "g0" in found["A1"].genes
+    assert list(ceiling.parts(sections | {"C1": few}, ["g1"])) == ["A1", "B1", "C1"]
 
 
 def test_a_gene_that_makes_most_of_the_sum_has_its_own_ceiling():
