@@ -61,8 +61,8 @@ def parts(sections: dict[str, Section], genes: list[str] | tuple[str, ...] = ())
     sections
         Of one dataset; all of them tell what genes share.
     genes
-        Those that must be among the genes, besides the `GENES` that are counted most. A section that lacks one
-        takes no part: a panel is chosen without those that are hidden.
+        Those that must be among the genes, besides the `GENES` that are counted most. A section that lacks
+        one takes no part: a panel is chosen without those that are hidden.
 
     Returns
     -------
