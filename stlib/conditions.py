@@ -109,7 +109,7 @@ def _reduced(run: Run) -> str:
     listed = _different(config_of(run.params, stem, run.protocol), paper)
     if not listed:
         return ""
-    return f"{stem}, {run.step}: settings other than the paper's, which stand in brackets: {listed}."
+    return f"{stem}, {run.step}: the paper's in brackets: {listed}."
 
 
 def _varied(run: Run) -> str:

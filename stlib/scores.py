@@ -14,7 +14,7 @@ from stlib.tables import PLACE, Column, CostRow, Declared, Row, Run, Table, rows
 Load = Callable[[Run], Predictions]
 KEYS = (*PLACE, "label", "model", "role")  # what tells the rows of a table apart
 CEILING, COUNTING = "ceiling", "counting"  # in the place of a model: no method, but what the counts allow
-CEILINGS = {CEILING: "Ceiling of the counts", COUNTING: "Ceiling if counting were all noise"}
+CEILINGS = {CEILING: "Ceiling of the counts", COUNTING: "Ceiling if only counting were noise"}
 
 
 def read_run(run: Run) -> Predictions:

@@ -25,12 +25,12 @@ def test_a_setting_that_is_not_the_papers_is_listed_with_the_papers(run):
     sgn = with_params(Run("2d", "toy", "sgn"), overrides={"sgn": {"layers": 9}}, training=Training())
     (note,) = conditions.settings([sgn])
     paper = method("sgn").Config().layers
-    assert note == f"sgn, 2d: settings other than the paper's, which stand in brackets: layers 9 ({paper})."
+    assert note == f"sgn, 2d: the paper's in brackets: layers 9 ({paper})."
 
 
 def test_what_a_default_adds_to_its_paper_is_listed(run):
     (note,) = conditions.settings([with_params(run, overrides={}, training=Training())])
-    assert note.startswith("asign, 3d: settings other than the paper's")
+    assert note.startswith("asign, 3d: the paper's in brackets: ")
     assert "known_train None (0.2)" in note and "kriging True (False)" in note and "epochs" not in note
     flat = with_params(Run("2d", "toy", "asign"), overrides={}, training=Training())
     assert conditions.settings([flat])[0].endswith("in brackets: depth True (False).")
@@ -41,7 +41,7 @@ def test_a_variant_says_what_it_changes_and_seeds_say_it_once(run):
     changed = {"overrides": {"asign": {"heads": 2}}, "training": Training()}
     runs = [with_params(Run("3d", "toy", name, seed=seed), **changed) for name, seed in keys]
     reduced, varied = conditions.settings(runs)
-    assert reduced.startswith("asign, 3d: settings other") and "heads 2" in reduced
+    assert reduced.startswith("asign, 3d: the paper's") and "heads 2" in reduced
     assert (
         varied
         == "asign@no_cli, 3d: as asign, whose settings stand in brackets, but cross_layer False (True)."
