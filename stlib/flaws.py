@@ -3,7 +3,7 @@
 Each function takes a `Cohort` and whether to have the flaw, and returns what is predicted for every hidden
 section: section -> (N, G). One expression decides between the two; all else is shared. No released code is
 copied: what it does is said again, as the specification of the methods found it, file by file (`FLAWS`).
-Three flaws make a score too good, four make a method worse than it need be.
+Three flaws make a score too good, four make a method worse than it need be, per gene.
 """
 
 from collections.abc import Callable
