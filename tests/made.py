@@ -1,9 +1,10 @@
-"""A small table and predictions whose scores can be checked with a pencil, for the tests of tables."""
+"""What several tests use: a small table whose scores can be checked with a pencil, and footprints."""
 
 import numpy as np
 import pandas as pd
 
 from stlib import scores
+from stlib.footprints import Footprints
 from stlib.predictions import Predictions
 
 YAML = """
@@ -48,3 +49,9 @@ def predict(run):
 def numbers(table, load=predict):
     """Return the table's numbers on the toy."""
     return scores.frame(table, "toy", scores.patient_scores(table, "toy", load))
+
+
+def footprints(centre, half, shape):
+    """Return what locations cover: `half` one for all, one along each axis (2,), or (N, 1) or (N, 2), px."""
+    centre = np.asarray(centre, float).reshape(-1, 2)
+    return Footprints(centre, np.broadcast_to(np.asarray(half, float), centre.shape), shape)

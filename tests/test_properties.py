@@ -16,12 +16,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
+from made import footprints
 from scipy import stats
 from test_metrics import made
 
 from stlib import graph, layout, metrics, overlap, paths, render
 from stlib.counts import read_counts
-from stlib.footprints import footprints
 from stlib.params import Params, content_of
 from stlib.pooling import pooling
 from stlib.records import parse
