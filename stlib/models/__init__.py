@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stlib import records
 from stlib.batch import Batch, Shape
-from stlib.losses import seen
+from stlib.losses import mse, seen
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward")
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        """Return the scalar that training lowers."""
-        raise TypeError(f"{type(self).__name__} has parameters to train and must define loss")
+        """Return the scalar that training lowers; by default the mean squared error."""
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Return the optimiser of the method's paper."""
-        raise TypeError(f"{type(self).__name__} has parameters to train and must define optimiser")
+        """Return the optimiser of the paper; by default AdamW, of the config's lr and weight_decay."""
+        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
 
     def rate(self, progress: float) -> float:
         """Return the factor on the learning rate after the share `progress` (0 to 1) of the training."""
