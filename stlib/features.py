@@ -21,13 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from stlib import paths
-from stlib.encoders import BATCH, Encoder, Timm
+from stlib.encoders import BATCH, Timm
 from stlib.fingerprint import intact, seal, sealed, text_hash
 from stlib.graph import grid_parents
 from stlib.params import Level, Params
 from stlib.sections import Section
 from stlib.stain import Stain
 
+Encoder = Stain | Timm
 Rows = tuple[np.ndarray, np.ndarray]  # which nodes (n,), and their patches or features (n, ...)
 
 AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
