@@ -35,7 +35,7 @@ AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
 
 @lru_cache(maxsize=4)
-def encoder(spec: str, device: str | None = None) -> Encoder:
+def encoder(spec: str) -> Encoder:
     """Return the encoder that a word names.
 
     Parameters
@@ -43,8 +43,6 @@ def encoder(spec: str, device: str | None = None) -> Encoder:
     spec
         ``stain`` (`stlib.stain`, no weights), or a model of timm and where its weights come from
         (`stlib.encoders`): ``<name>@untrained``, ``<name>@hub`` or ``<name>@file:<path>``.
-    device
-        Of a timm model; default: the GPU if there is one.
 
     Returns
     -------
@@ -61,7 +59,7 @@ def encoder(spec: str, device: str | None = None) -> Encoder:
     >>> encoder("stain").dim
     52
     """
-    return Stain() if spec == "stain" else Timm(spec, device)
+    return Stain() if spec == "stain" else Timm(spec)
 
 
 def patches(params: Params, section: Section, level: str, kept: bool = True) -> np.ndarray:
