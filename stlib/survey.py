@@ -19,9 +19,8 @@ from tqdm import tqdm
 from stlib import datasets, paths
 from stlib.params import Params, content_of, read_params, sizes_of
 from stlib.records import nearest, parse
-from stlib.survey_genes import check_genes
 from stlib.survey_layout import BINNED, LIST, Found, layout_of
-from stlib.survey_text import text_of
+from stlib.survey_text import check_genes, text_of
 
 PATCH_UM = {"spot": 154, "region": 352, "global": 704}  # as 224, 512 and 1024 px of her2st
 SEEN_PX = 224  # at most, after area averaging

@@ -5,6 +5,9 @@ section counts of all array places (``*_stdata.tsv.gz``), pixels of those under 
 slide (``HE_*.jpg``) and the tumour annotation (``*_Coords.tsv.gz``). File names are taken from
 `metadata.csv`: their prefixes BT and BC follow no rule. A section is called `<patient>_<replicate>`, a spot
 `XxY` after its array column and row. Genes are Ensembl ids, some of them several joined by "+", kept so.
+
+The record lies at Mendeley Data, which lists address, size and SHA-256 of each file. The host sometimes
+answers an error as if all were well; then it is asked again.
 """
 
 import csv
@@ -15,13 +18,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from requests import Response
 
 from stlib.array import SHIFT_STEPS, check_orientation, scale_of_slide, shift, slope
 from stlib.counts import read_counts
 from stlib.datasets import layer, ours, present, section_of, slide_px
-from stlib.download import KEPT, download
-from stlib.manifest import File
-from stlib.mendeley import published
+from stlib.download import KEPT, ask, download
+from stlib.manifest import File, read_manifest, write_manifest
 from stlib.params import Params
 from stlib.records import Record, nearest
 from stlib.sections import Section
@@ -225,3 +228,45 @@ def _top(folder: Path) -> Path:
     """Return the level that holds `metadata.csv`: `folder`, or the archive's only folder below it."""
     below = [path.parent for path in Path(folder).glob(f"*/{METADATA}")]
     return below[0] if len(below) == 1 and not (Path(folder) / METADATA).exists() else Path(folder)
+
+
+def published(url: str, kept: Path) -> list[File]:
+    """Return the files of a record; its listing is asked for once, and kept.
+
+    Parameters
+    ----------
+    url
+        ``https://data.mendeley.com/public-api/datasets/<record>/files?folder_id=root&version=<n>``.
+    kept
+        The manifest that is written, and read from then on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the listing cannot be had.
+    ValueError
+        If it is no listing, or names a file outside of the folder.
+    """
+    if not kept.exists():
+        write_manifest(kept, ask(url, _listed))
+    return read_manifest(kept)
+
+
+def _listed(response: Response) -> list[File]:
+    """Read a listing."""
+    listing = response.json()
+    try:
+        return [
+            File(
+                item["filename"],
+                item["content_details"]["size"],
+                sha256=item["content_details"]["sha256_hash"],
+                url=item["content_details"]["download_url"],
+            )
+            for item in listing
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{response.url}: a listing has filename, size, sha256_hash and download_url of each file; found "
+            f"{str(listing)[:100]}. Run `make data` again later"
+        ) from error

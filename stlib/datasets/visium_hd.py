@@ -23,10 +23,9 @@ from stlib.bins import centres_um, format_names
 from stlib.datasets import listed, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
-from stlib.locations import lay_out, rows_of, tiles, within
+from stlib.locations import draw_squares, lay_out, rows_of, tiles, within
 from stlib.params import Params
 from stlib.records import Record, nearest
-from stlib.sampling import draw_squares
 from stlib.sections import Cells, Section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
