@@ -1,10 +1,11 @@
 """ST-Data: breast tumours, 68 sections of 23 patients (He et al., Nat. Biomed. Eng. 4, 827, 2020).
 
 The files lie flat as in the record's archive, with or without its folder: `metadata.csv`, and for each
-section counts of all array places (``*_stdata.tsv.gz``), pixels of those under tissue (``spots_*.csv.gz``), a
-slide (``HE_*.jpg``) and the tumour annotation (``*_Coords.tsv.gz``). File names are taken from
-`metadata.csv`: their prefixes BT and BC follow no rule. A section is called `<patient>_<replicate>`, a spot
-`XxY` after its array column and row. Genes are Ensembl ids, some of them several joined by "+", kept so.
+section counts of all array places (``*_stdata.tsv.gz``), pixels of those under tissue (``spots_*.csv.gz``)
+and a slide (``HE_*.jpg``). Tumour annotations are not fetched: no method of the papers uses them. File names
+are taken from `metadata.csv`: their prefixes BT and BC follow no rule. A section is called
+`<patient>_<replicate>`, a spot `XxY` after its array column and row. Genes are Ensembl ids, some of them
+several joined by "+", kept so.
 
 The record lies at Mendeley Data, which lists address, size and SHA-256 of each file. The host sometimes
 answers an error as if all were well; then it is asked again.
@@ -30,7 +31,7 @@ from stlib.records import Record, nearest
 from stlib.sections import Section
 
 METADATA = "metadata.csv"
-FILES = ("count_matrix", "spot_coordinates", "histology_image", "tumor_annotation")  # columns of METADATA
+FILES = ("count_matrix", "spot_coordinates", "histology_image")  # columns of METADATA
 LEAST_COUNTED = 0.95  # of the spots under tissue have counts, or the two files are not of one section
 
 
@@ -121,25 +122,10 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     )
 
 
-def tumour(params: Params, folder: Path, section: str) -> dict[str, bool]:
-    """Return whether a pathologist called the spot tumour, by barcode; not every spot has an answer.
-
-    No method of the three papers uses it.
-    """
-    path = _file(params, folder, section, "tumor_annotation")
-    answers = {"tumor": True, "non": False}
-    found = {}
-    for _, x, y, _, answer in _table(path, "\t", ["xcoord", "ycoord", "lab", "tumor"]):
-        if answer.strip() not in answers:
-            raise ValueError(f"{path}: the last column is 'tumor' or 'non'; found '{answer}'. Fetch it again")
-        found[_spot(f"{x}x{y}", path)] = answers[answer.strip()]
-    return found
-
-
 def _read_spots(path: Path) -> dict[str, tuple[float, float]]:
     """Return barcode -> pixel column and row of a spot file: the places under tissue."""
     found = {}
-    for name, *pixel in _table(path, ",", ["X", "Y"]):
+    for name, *pixel in _table(path):
         barcode = _spot(name, path)
         if barcode in found:
             raise ValueError(f"{path}: a spot has one row; found '{barcode}' repeated. Fetch the file again")
@@ -150,20 +136,20 @@ def _read_spots(path: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _table(path: Path, delimiter: str, columns: list[str]) -> list[list[str]]:
-    """Return the rows of a gzipped table: a key, then `columns`.
+def _table(path: Path) -> list[list[str]]:
+    """Return the rows of a spot file: a key, X and Y.
 
     Lines end in CR, LF or both. The header may lack the cell above the keys, so that it is one field shorter.
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-        head, *rows = [row for row in csv.reader(lines, delimiter=delimiter) if row] or [[]]
+        head, *rows = [row for row in csv.reader(lines) if row] or [[]]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); delete it, `make data` again") from error
-    uneven = [row for row in rows if len(row) != len(columns) + 1]
-    if head[-len(columns) :] != columns or len(head) > len(columns) + 1 or uneven:
+    uneven = [row for row in rows if len(row) != 3]
+    if head[-2:] != ["X", "Y"] or len(head) > 3 or uneven:
         raise ValueError(
-            f"{path}: a row is a spot and {', '.join(columns)}; found the header {head} and "
+            f"{path}: a row is a spot and X, Y; found the header {head} and "
             f"{len(uneven)} row(s) of another length. Fetch the file again"
         )
     return rows
