@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from made import register
 from scipy import ndimage
 from test_registration import LANDMARKS, paint, rigid
 
@@ -12,7 +13,6 @@ from stlib import params, paths, register_ants
 from stlib.alignment import Field, apply
 from stlib.fingerprint import file_hash
 from stlib.params import Matcher
-from stlib.registration import register
 from stlib.stages import Pair
 from stlib.views import View, see
 from stlib.weights import read_state
