@@ -20,7 +20,7 @@ from stlib.fingerprint import intact, kept_hash, seal, sealed, text_hash
 from stlib.images import tagged_scale
 from stlib.locations import draw_squares
 from stlib.params import Params, Spot
-from stlib.records import nearest
+from stlib.records import require_known
 from stlib.registration import register_stack
 from stlib.rescale import copy_at_scale
 from stlib.sections import Section
@@ -235,11 +235,8 @@ def known_section(params: Params, name: str, new: NewSlide) -> str:
         If the dataset has no such section with a slide, or the slide is that section or that of another
         patient.
     """
-    if name not in params.with_slide:
-        close = nearest(name, params.with_slide)
-        raise ValueError(
-            f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}' (nearest: {close})"
-        )
+    message = f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}'"
+    require_known(name, params.with_slide, message)
     if name == new.shows:
         raise ValueError(
             f"KNOWN is a measured neighbour of the slide, found '{name}', which the slide itself shows. "
