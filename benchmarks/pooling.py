@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks.measure import Found, Row, apart, peak_mb
 from stlib import paths
 from stlib.batch import Shape
-from stlib.footprints import Footprints, footprints
+from stlib.footprints import Footprints
 from stlib.genemaps import predict_slide
 from stlib.machine import device
 from stlib.models import build, configure
@@ -48,7 +48,7 @@ def bins(side: int, size_um: float, um_per_px: float, shape: str) -> Footprints:
     """Return side x side bins, or the discs inside them, next to each other from the corner on."""
     px = size_um / um_per_px
     place = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2)
-    return footprints((place + 0.5) * px, px / 2, shape)
+    return Footprints((place + 0.5) * px, np.broadcast_to(px / 2, place.shape), shape)
 
 
 def slide_px(side: int) -> int:

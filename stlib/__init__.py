@@ -3,13 +3,12 @@
 The path of the data, and the module that holds each step:
 
 what a dataset is      `params` (strict YAML, read into `records`), `datasets/` (one reader each)
-its files              `manifest`, `mendeley` and `download`, `archive` and `encrypted` (some members),
-                       `counts` and `tenx` (matrices), `bin_folder` (of Visium HD), `visium_spots`,
-                       `annotated` (AnnData), `slides_beside`
-a lab's own folder     `survey_layout` and `survey_genes` (what lies in it), `survey` (the params file that
-                       follows), `survey_text` (in words)
-its places             `array`, `visium` and `bins` (the grids), `orientation` (of slides)
-bins into locations    `locations` (which make which), `sampling` (which are kept), `binned` (their sums)
+its files              `manifest` and `download`, `archive` and `encrypted` (some members), `counts` and
+                       `tenx` (matrices), `bin_folder` (of Visium HD), `annotated` (AnnData), `slides_beside`
+a lab's own folder     `survey_layout` (what lies in it), `survey` (the params file that follows),
+                       `survey_text` (in words)
+its places             `array`, `visium` (and its spots) and `bins` (the grids), `orientation` (of slides)
+bins into locations    `locations` (which make which, and are kept), `binned` (their sums)
 the toy tissue         `toy` (the truth behind it), `toy_paint` (its slides), `toy_bins` (as Visium HD)
 one section on disk    `sections` (counts and positions, as `h5ad`), `slide` (of any of `images`), `paths`
 preparation            `expression`, `panels` (of genes), `features` (cached), `graph`, and across sections
@@ -22,10 +21,10 @@ one protocol for all   `splits` (folds), `task` (one fold, one model), `batch`, 
                        `transfer` and `scales` (to other locations)
 methods                `models/` (one file each), `layers`, `losses`, `linear`
 known labels           `known` (what they let expect), `kriging`, `propagation`, `smoothing`
-whole slides           `array_tiles` (cut), `wholeslide` (predicted), `lattice` (all places)
-slides of one's own    `new_slide` (scale, copy, block), `rescale`, `tissue_grid` (its locations), `likeness`
-                       (to training slides), `slide_predictions` and `slide_maps` (for others to read),
-                       `measured` (spots on it), `slide_scores` (what those say of predictions)
+whole slides           `array_tiles` (cut), `wholeslide` (predicted)
+slides of one's own    `new_slide` (scale, copy, block, locations), `rescale`, `likeness` (to training
+                       slides), `slide_predictions` and `slide_maps` (for others to read), `measured` (spots
+                       on it), `slide_scores` (what those say of predictions)
 dense maps             `footprints` (what locations cover), `pooling` (their sums), `windows` (to train),
                        `tiles` (to predict), `genemaps` (whole slides on disk)
 what methods look up   `retrieval` (training locations), `gene_text` (what a language model says)

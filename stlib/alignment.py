@@ -210,11 +210,6 @@ class Registration:
         return own if self.onward is None else compose(rescale(self.onward.linear, self.um_per_px, 1), own)
 
     @property
-    def scale(self) -> float:
-        """How many um in the middle section's frame a px of the slide becomes, its field left out."""
-        return float(np.sqrt(abs(np.linalg.det(self.linear[:, :2]))))
-
-    @property
     def is_similarity(self) -> bool:
         """Whether a circle of px stays a circle in um: no field on the way, and no stretch."""
         high, low = np.linalg.svd(self.linear[:, :2], compute_uv=False)

@@ -11,7 +11,7 @@ import pandas as pd
 from stlib import datasets, metrics, paths, statistics
 from stlib.expression import log_proportion, panel_counts
 from stlib.params import Params
-from stlib.predictions import Predictions, concatenate
+from stlib.predictions import Predictions, concatenate, obs_of
 from stlib.sections import Section
 from stlib.tables import load_table
 
@@ -130,10 +130,8 @@ def _profiles(
 def _predictions(
     fold: str, section: Section, profile: np.ndarray, label: np.ndarray, panel: list[str]
 ) -> Predictions:
-    place = {"section": section.name, "patient": section.patient, "fold": fold, "known": False}
     prediction = np.broadcast_to(profile, label.shape).astype(np.float32)
-    obs = pd.DataFrame({"barcode": section.barcodes} | place)
-    return Predictions(prediction, label, np.array(panel), obs)
+    return Predictions(prediction, label, np.array(panel), obs_of(section, fold))
 
 
 def reported(dataset: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stlib import paths
 from stlib.params import Setting
-from stlib.records import Record, nearest, parse
+from stlib.records import Record, parse, require_known
 
 
 class Parameters(Record):
@@ -50,10 +50,8 @@ def parameters(cell: dict[str, Any], notebook: str) -> Parameters:
              and (value is None or isinstance(value, str | int | float | bool | list | dict))}  # fmt: skip
     declared = _declared(notebook)
     again = any(isinstance(value, Parameters) for value in cell.values())
-    for key in plain.keys() - declared if not again else ():
-        raise ValueError(
-            f"notebooks/{notebook}: unknown parameter '{key}' (nearest: {nearest(key, declared)})"
-        )
+    for key in plain if not again else ():
+        require_known(key, declared, f"notebooks/{notebook}: unknown parameter '{key}'")
     told = {key: value for key, value in plain.items() if key in declared}
     return parse(Parameters, told, f"notebooks/{notebook}, parameters")
 

@@ -8,6 +8,8 @@ import errno
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +63,10 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     ValueError
         If the file is damaged.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            tensors, words = {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata())
+    with _opened(path) as file:
+        tensors, words = {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata())
         if words.pop("sha256") != _hash(tensors, words):
             raise ValueError("other values than those that were written")
-    except Exception as error:  # the library raises its own, undocumented types
-        raise ValueError(
-            f"{path}: not a readable checkpoint ({error}). Delete it; what it holds is made anew"
-        ) from error
     return tensors, words
 
 
@@ -81,12 +78,19 @@ def read_about(path: Path) -> dict[str, Any]:
     ValueError
         If the file is damaged.
     """
+    with _opened(path) as file:
+        return json.loads(file.metadata()["about"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """Open a file; whatever fails within says that it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads(file.metadata()["about"])
+            yield file
     except Exception as error:  # the library raises its own, undocumented types
         raise ValueError(
-            f"{path}: not a readable checkpoint ({error}). Delete it; the training starts anew"
+            f"{path}: not a readable checkpoint ({error}). Delete it; what it holds is made anew"
         ) from error
 
 
@@ -113,7 +117,10 @@ def load_checkpoint(
             "the folder of the right run"
         )
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    _load(path, saved, model)
+    try:
+        model.load_state_dict(saved)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: of another panel, configuration or code? {error}") from error
     if optimiser is not None and groups:
         state: dict[int, dict[str, Any]] = {}
         for key, value in tensors.items():
@@ -122,25 +129,6 @@ def load_checkpoint(
                 state.setdefault(int(index), {})[entry] = value
         optimiser.load_state_dict({"state": state, "param_groups": groups})
     return about
-
-
-def _load(path: Path, saved: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
-    """Put tensors into a model; a bank takes its size from them, see `stlib.retrieval.Bank`."""
-    for key in sorted(saved.keys() ^ model.state_dict().keys()):
-        raise ValueError(
-            f"{path}: '{key}' is in only one of checkpoint and model; they differ in code or configuration"
-        )
-    try:
-        model.load_state_dict(saved)
-    except RuntimeError as error:
-        wanted = model.state_dict()
-        for key, value in saved.items():
-            if value.shape != wanted[key].shape:
-                raise ValueError(
-                    f"{path}: '{key}' is {tuple(value.shape)}, the model needs {tuple(wanted[key].shape)} "
-                    "(another panel or configuration?)"
-                ) from error
-        raise
 
 
 def state_hash(model: torch.nn.Module) -> str:

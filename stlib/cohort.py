@@ -10,11 +10,10 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import pandas as pd
 
 from stlib.expression import common_genes, log_proportion, panel_counts, top_mean_panel
 from stlib.params import Params
-from stlib.predictions import Predictions, concatenate
+from stlib.predictions import Predictions, concatenate, obs_of
 from stlib.sections import Section
 
 LOOKS = 1000  # genes that stand in for the slide, at most
@@ -116,10 +115,8 @@ class Cohort:
         parts = []
         for fold in self.folds:
             for name in self.hidden(fold):
-                one = self.section[name]
-                about = {"section": name, "patient": one.patient, "fold": fold, "known": False}
                 values = [found.astype(np.float32) for found in (predicted[name], self.labels[name])]
-                obs = pd.DataFrame({"barcode": one.barcodes} | about)
+                obs = obs_of(self.section[name], fold)
                 parts.append(Predictions(*values, np.array(self.panel), obs))
         return concatenate(parts)
 

@@ -16,7 +16,7 @@ from stlib.params import Params
 from stlib.paths import slide_file
 from stlib.reading import ahead
 from stlib.sections import whose
-from stlib.tiles import Tiles
+from stlib.tiles import Tiles, of_section
 from stlib.transfer import View
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ class DenseFeed:
 
     def tiles(self, name: str) -> Tiles:
         """Return the slide of a section, and what its locations cover."""
-        section, halvings = self.views[name].section, self.halvings(name)
-        size = windows.halved_size(section.size_px, halvings)
-        prints = windows.section_footprints(section, halvings, self.config.permuted)
-        return Tiles(slide_file(*whose(self.params, name)), size, prints, halvings)
+        path, section = slide_file(*whose(self.params, name)), self.views[name].section
+        return of_section(path, section, self.halvings(name), self.config.permuted)
 
     def training(self, batch: Batch, names: tuple[str, ...], generator: torch.Generator) -> Iterator[Batch]:
         """Yield batches of windows that hold each location once, turned and mirrored at random.

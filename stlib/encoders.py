@@ -4,7 +4,8 @@ A model is one of timm (``resnet50``, ``vit_base_patch32_clip_224.laion2b``), or
 (`stlib.pathology`: ``uni``, ``ciga_resnet18``). ``@untrained`` is random, ``@hub`` is downloaded by timm,
 ``@file:<path>`` is a state dict (.safetensors, .pth, .bin or .ckpt; a relative path starts at the root of the
 checkout). No network is ever silently untrained. `backbone` is for a model that trains its encoder, `Timm`
-for frozen features.
+for frozen features. What encodes patches, `Timm` or `stlib.stain.Stain`, has a `name` by which it is asked
+for, a `version` that tells two of one name apart (part of the cache's key), the width `dim`, and `encode`.
 
 torch and timm are imported when a network is first needed: who only reads cached features needs neither.
 """
@@ -12,7 +13,7 @@ torch and timm are imported when a network is first needed: who only reads cache
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,28 +28,6 @@ if TYPE_CHECKING:
 BATCH = 64  # patches that are encoded together
 SEED = 0  # of the random weights of a frozen encoder
 LEAST_PX = 32  # side of a patch: the stride of the usual networks
-
-
-class Encoder(Protocol):
-    """What encodes patches.
-
-    Attributes
-    ----------
-    name
-        The word it was asked for by.
-    version
-        What tells two encoders of one name apart; part of the cache's key.
-    """
-
-    name: str
-    version: str
-
-    @property
-    def dim(self) -> int:
-        """Width D of the features."""
-
-    def encode(self, patches: np.ndarray) -> np.ndarray:
-        """Return the features (N, D) float32 of patches, uint8 (N, H, W, 3)."""
 
 
 def require_patches(patches: np.ndarray) -> None:

@@ -21,20 +21,21 @@ import numpy as np
 from tqdm import tqdm
 
 from stlib import paths
-from stlib.encoders import BATCH, Encoder, Timm
+from stlib.encoders import BATCH, Timm
 from stlib.fingerprint import intact, seal, sealed, text_hash
 from stlib.graph import grid_parents
 from stlib.params import Level, Params
 from stlib.sections import Section
 from stlib.stain import Stain
 
+Encoder = Stain | Timm
 Rows = tuple[np.ndarray, np.ndarray]  # which nodes (n,), and their patches or features (n, ...)
 
 AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
 
 @lru_cache(maxsize=4)
-def encoder(spec: str, device: str | None = None) -> Encoder:
+def encoder(spec: str) -> Encoder:
     """Return the encoder that a word names.
 
     Parameters
@@ -42,8 +43,6 @@ def encoder(spec: str, device: str | None = None) -> Encoder:
     spec
         ``stain`` (`stlib.stain`, no weights), or a model of timm and where its weights come from
         (`stlib.encoders`): ``<name>@untrained``, ``<name>@hub`` or ``<name>@file:<path>``.
-    device
-        Of a timm model; default: the GPU if there is one.
 
     Returns
     -------
@@ -60,7 +59,7 @@ def encoder(spec: str, device: str | None = None) -> Encoder:
     >>> encoder("stain").dim
     52
     """
-    return Stain() if spec == "stain" else Timm(spec, device)
+    return Stain() if spec == "stain" else Timm(spec)
 
 
 def patches(params: Params, section: Section, level: str, kept: bool = True) -> np.ndarray:

@@ -20,7 +20,7 @@ from stlib.fingerprint import text_hash
 from stlib.known import FIELDS, Covariances, known_fields
 from stlib.losses import seen
 from stlib.params import Params
-from stlib.records import nearest
+from stlib.records import require_known
 from stlib.sections import Section
 from stlib.transfer import views
 
@@ -284,8 +284,7 @@ class Feed:
 
 def _check_words(name: str, words: Iterable[str], known: tuple[str, ...]) -> None:
     for word in words:
-        if word not in known:
-            raise ValueError(f"{name} of a method: '{word}' is unknown (nearest: {nearest(word, known)})")
+        require_known(word, known, f"{name} of a method: '{word}' is unknown")
 
 
 def augment(patch: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from stlib import expression, features, graph
 from stlib.alignment import Registration
 from stlib.batch import LEVELS
 from stlib.fingerprint import text_hash
+from stlib.locations import rows_of
 from stlib.overlap import contours
 from stlib.params import Params
 from stlib.sections import Section
@@ -221,10 +222,7 @@ def _level(
 def _cell_counts(section: Section, panel: Sequence[str], level: str, wanted: np.ndarray) -> np.ndarray:
     """Return the counts of all that was measured in some cells (R, G)."""
     index, counts = section.cells[level]
-    _, code = np.unique(np.concatenate([index, wanted]), axis=0, return_inverse=True)
-    place = np.full(len(code), -1)
-    place[code[: len(index)]] = np.arange(len(index))
-    rows = place[code[len(index) :]]
+    rows = rows_of(wanted, index)
     absent = wanted[rows < 0].tolist()
     if absent:
         raise ValueError(

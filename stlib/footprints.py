@@ -12,9 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stlib.records import nearest
-
-SHAPES = ("circle", "square")
 BLOCK = 1 << 21  # numbers that are held at once
 DIGITS = 6  # of a pixel: edges that are equal but for rounding are equal
 
@@ -54,38 +51,6 @@ class Footprints:
     def moved(self, x: float, y: float) -> "Footprints":
         """Return them on an image whose corner lies at (x, y) of this one."""
         return Footprints(self.centre - [x, y], self.half, self.shape)
-
-
-def footprints(centre: np.ndarray, half: np.ndarray | float, shape: str) -> Footprints:
-    """Check what locations cover, and return it.
-
-    Parameters
-    ----------
-    centre
-        (N, 2), px.
-    half
-        Radius or half side, px: one for all, one along each axis (2,), or (N, 2).
-    shape
-        ``circle`` or ``square``.
-
-    Raises
-    ------
-    ValueError
-        If the shape is unknown, or a number not finite or not positive.
-    """
-    centre = np.asarray(centre, float).reshape(-1, 2)
-    half = np.broadcast_to(np.asarray(half, float), centre.shape)  # no copy
-    if shape not in SHAPES:
-        raise ValueError(
-            f"a location is a circle or a square, found '{shape}' (nearest: {nearest(shape, SHAPES)})"
-        )
-    if not (np.isfinite(centre).all() and np.isfinite(half).all() and (half > 0).all()):
-        raise ValueError(
-            "locations need finite centres and positive radii or half sides, px; found centres "
-            f"{centre[~np.isfinite(centre).all(1)][:3].tolist()} and half sides down to {half.min():g}. "
-            "Correct the positions or the scale"
-        )
-    return Footprints(centre, half, shape)
 
 
 class Bands(NamedTuple):

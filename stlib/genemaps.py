@@ -24,7 +24,7 @@ from stlib.fingerprint import sealed
 from stlib.footprints import pixel_counts
 from stlib.models import Method
 from stlib.paths import replacing, writing
-from stlib.records import nearest
+from stlib.records import require_known
 from stlib.tiles import Tile, Tiles, kept
 from stlib.wholeslide import CHECKED, damage
 from stlib.windows import CELL_PX
@@ -120,10 +120,7 @@ def write_maps(
     """
     panel = list(model.shape.panel)
     for gene in genes:
-        if gene not in panel:
-            raise ValueError(
-                f"a map is of a gene of the model's panel, found '{gene}' (nearest: {nearest(gene, panel)})"
-            )
+        require_known(gene, panel, f"a map is of a gene of the model's panel, found '{gene}'")
     chosen = torch.tensor([panel.index(gene) for gene in genes])
     model.eval()
     device, cutting = next(model.parameters()).device, model.cutting

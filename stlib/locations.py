@@ -1,4 +1,4 @@
-"""Which bins make which location: a coarser bin, or a pseudo-spot that was never printed.
+"""Which bins make which location: a coarser bin, or a pseudo-spot that was never printed; and which are kept.
 
 Locations stand on a square grid that begins at the same corner as the grid of bins (`stlib.bins`); their
 places (column, row) are counted from there. A bin belongs to the location that its centre lies in. What the
@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from stlib.bins import Grid, centres_um
-from stlib.params import Spot
+from stlib.fingerprint import text_hash
+from stlib.params import Sample, Spot
 
 
 def tiles(spot: Spot) -> bool:
@@ -120,3 +121,33 @@ def rows_of(place: np.ndarray, held: np.ndarray) -> np.ndarray:
     order = np.argsort(known)
     row = order[np.minimum(np.searchsorted(known, code, sorter=order), len(order) - 1)]
     return np.where(known[row] == code, row, -1).astype(np.int32)
+
+
+def draw_squares(centre_um: np.ndarray, sample: Sample, section: str) -> np.ndarray:
+    """Draw squares of a lattice until enough locations lie in them; the last square is cut.
+
+    Parameters
+    ----------
+    centre_um
+        Centres of the locations (N, 2), um from the corner of the lattice, in canonical order.
+    sample
+        How many locations, of squares of which side, by which seed.
+    section
+        Its name: each section has its own squares.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows of the locations that are kept, ascending; all where there are not more than `sample.number`.
+
+    Examples
+    --------
+    >>> line = np.array([[1, 0], [3, 0], [5, 0], [7, 0]])
+    >>> len(draw_squares(line, Sample(number=2, square_um=4), "S1"))
+    2
+    """
+    square = np.floor(np.asarray(centre_um) / sample.square_um).astype(np.int64)
+    squares, index = np.unique(square, axis=0, return_inverse=True)
+    rng = np.random.default_rng([sample.seed, int(text_hash(section)[:15], 16)])
+    turn = rng.permutation(len(squares))  # when each square is drawn
+    return np.sort(np.argsort(turn[index.ravel()], kind="stable")[: sample.number])

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from stlib.predictions import Predictions
-from stlib.records import nearest
+from stlib.records import require_known
 
 OVERVIEW = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")
 KEYS = {"section": ["fold", "patient", "section"], "patient": ["fold", "patient"], "fold": ["fold"]}
@@ -234,10 +234,7 @@ def find(name: str) -> Metric:
     ValueError
         If there is none of that name.
     """
-    if name not in METRICS:
-        raise ValueError(
-            f"metric '{name}' is not declared in stlib/metrics.py (nearest: {nearest(name, METRICS)})"
-        )
+    require_known(name, METRICS, f"metric '{name}' is not declared in stlib/metrics.py")
     return METRICS[name]
 
 

@@ -12,27 +12,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from stlib import paths
 from stlib.alignment import Registration
 from stlib.fingerprint import intact, kept_hash, seal, sealed, text_hash
 from stlib.images import tagged_scale
-from stlib.params import Params
-from stlib.records import nearest
+from stlib.locations import draw_squares
+from stlib.params import Params, Spot
+from stlib.records import require_known
 from stlib.registration import register_stack
 from stlib.rescale import copy_at_scale
-from stlib.sampling import draw_squares
 from stlib.sections import Section
-from stlib.slide import Slide
-from stlib.tissue_grid import lay_grid
-from stlib.visium import is_hexagonal
+from stlib.slide import Slide, tissue_mask
+from stlib.visium import ROW_STEP, is_hexagonal
 
 SCREEN_UM = (25_400 / 96 / 1000, 25_400 / 72 / 1000)  # what 96 and 72 dots per inch become in files of 10x
 PLAUSIBLE_UM = (0.05, 10.0)  # per px
 SAME_SCALE = 0.02  # beyond it a copy is made, and a told scale that differs from the tags is reported
 SCALES_DIFFER = 0.05  # of training sections among each other, before it is reported
 ENLARGED = 1.1  # a slide this much coarser than the training sections lacks their detail
+MASK_UM = 8.0  # um per px of the tissue mask
+LEAST_TISSUE = 0.5  # of the square around a location
 
 
 @dataclass(frozen=True)
@@ -234,11 +235,8 @@ def known_section(params: Params, name: str, new: NewSlide) -> str:
         If the dataset has no such section with a slide, or the slide is that section or that of another
         patient.
     """
-    if name not in params.with_slide:
-        close = nearest(name, params.with_slide)
-        raise ValueError(
-            f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}' (nearest: {close})"
-        )
+    message = f"KNOWN is a section with a slide of params/{params.base}.yaml, found '{name}'"
+    require_known(name, params.with_slide, message)
     if name == new.shows:
         raise ValueError(
             f"KNOWN is a measured neighbour of the slide, found '{name}', which the slide itself shows. "
@@ -270,3 +268,50 @@ def _shown(params: Params, content: str) -> str:
         if content in (manifest[name]["tif"], sealed(paths.slide_file(params.name, name))):
             return name
     return ""
+
+
+def lay_grid(slide: Slide, spot: Spot, hexagonal: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of an array that lie on tissue.
+
+    Parameters
+    ----------
+    slide
+        The slide.
+    spot
+        Size and pitch of the locations.
+    hexagonal
+        Whether every other row is shifted by half a pitch, as on Visium; else rows and columns are square.
+
+    Returns
+    -------
+    array, position
+        Column and row (N, 2), counted from the slide's upper left corner, row by row; and centre, px (N, 2).
+
+    Raises
+    ------
+    ValueError
+        If no place lies on tissue.
+    """
+    step_um = np.array([0.5, ROW_STEP] if hexagonal else [1, 1]) * spot.pitch_um
+    columns, rows = (np.arange(int(n)) for n in slide.size_px * slide.um_per_px // step_um)
+    array = np.stack(np.meshgrid(columns, rows), -1).reshape(-1, 2)
+    array = array[array.sum(1) % 2 == 0] if hexagonal else array
+    position = (array + 0.5) * step_um / slide.um_per_px
+    share = tissue_share(slide, position, spot.size_um)
+    if not (share >= LEAST_TISSUE).any():
+        raise ValueError(
+            f"{slide.path.name}: locations are laid over tissue, found {len(array)} places and none with "
+            f"tissue on {LEAST_TISSUE:.0%} of its area. Check that the slide is stained with H&E, that it "
+            "shows tissue, and its um per px"
+        )
+    return array[share >= LEAST_TISSUE].astype(float), position[share >= LEAST_TISSUE]
+
+
+def tissue_share(slide: Slide, position: np.ndarray, size_um: float) -> np.ndarray:
+    """Return how much of the square around each place (N, 2), level-0 px, is tissue (N,), 0 to 1."""
+    image, scale = slide.thumbnail(MASK_UM)
+    mask = tissue_mask(image).astype(np.float32)
+    side = np.maximum(np.rint(size_um / (scale * slide.um_per_px)), 1).astype(int)
+    mean = ndimage.uniform_filter(mask, (side[1], side[0]), mode="constant")
+    column, row = np.minimum(position / scale, np.array(mask.shape[::-1]) - 1).astype(int).T
+    return mean[row, column]

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import KDTree
 
 from stlib.expression import common_genes, top_mean_panel
+from stlib.graph import radius_graph
 from stlib.params import Panel
 from stlib.sections import Section
 
@@ -76,10 +76,8 @@ def residuals(counts: sparse.csc_matrix, depth: np.ndarray) -> np.ndarray:
 
 def neighbours(section: Section) -> sparse.csr_matrix:
     """Return who is near whom in a section: (N, N), 1 for a neighbour, sparse."""
-    tree = KDTree(section.position * section.um_per_px)
-    one, two = tree.query_pairs(NEAR * section.pitch_um, output_type="ndarray").T
-    n, ones = len(section), np.ones(2 * len(one))
-    return sparse.csr_matrix((ones, (np.r_[one, two], np.r_[two, one])), shape=(n, n))
+    edges, _ = radius_graph(section.position * section.um_per_px, NEAR * section.pitch_um)
+    return sparse.csr_matrix((np.ones(edges.shape[1]), edges), shape=(len(section), len(section)))
 
 
 def variance(found: np.ndarray, near: sparse.csr_matrix) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 from stlib import paths
 from stlib.fingerprint import seal, sealed
 from stlib.h5ad import write_h5ad
+from stlib.sections import Section
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Predictions:
             self.genes[panel],
             self.obs[rows],
         )
+
+
+def obs_of(section: Section, fold: str, known: bool = False) -> pd.DataFrame:
+    """Return the `obs` of a section in a fold, see `Predictions`."""
+    (x_px, y_px), (x_um, y_um) = section.position.T, (section.position * section.um_per_px).T
+    about = {"section": section.name, "patient": section.patient, "fold": fold, "known": known}
+    places = {"x_px": x_px, "y_px": y_px, "x_um": x_um, "y_um": y_um}
+    return pd.DataFrame({"barcode": section.barcodes} | about | places)
 
 
 def concatenate(parts: list[Predictions]) -> Predictions:

@@ -92,6 +92,12 @@ def _fields(kind: Any, location: tuple[Any, ...]) -> list[str]:
     return _fields(entry[0], location[1:]) if entry else []
 
 
+def require_known(word: str, words: Any, message: str) -> None:
+    """Raise a ValueError that ends in the nearest right word, unless `word` is one of `words`."""
+    if word not in words:
+        raise ValueError(f"{message} (nearest: {nearest(word, words)})")
+
+
 def nearest(word: str, known: Any) -> str:
     """Return the entry of `known` that looks most like `word`, quoted, or the whole list."""
     match = difflib.get_close_matches(str(word), [str(k) for k in known], n=1, cutoff=0.5)

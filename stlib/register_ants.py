@@ -12,7 +12,6 @@ before has their own settings.
 """
 
 import os
-import pickle
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +27,7 @@ from stlib.fingerprint import file_hash
 from stlib.params import Matcher
 from stlib.stages import Pair
 from stlib.views import View
+from stlib.weights import read_state
 
 if TYPE_CHECKING:
     from ants import ANTsImage
@@ -60,7 +60,8 @@ def match(pair: Pair, weights: Matcher | None) -> None:
         file = weights_file(weights)
     except OSError as error:
         return _without(pair, f"no weights: {error}")
-    points = matches(pair.moving[2], pair.fixed[2], _state(file))
+    state = read_state(file, "registration.xfeat", str(file.with_suffix(".safetensors")))
+    points = matches(pair.moving[2], pair.fixed[2], state)
     matrix, inliers = agree(*points)
     few = f"{len(points[0])} matches, of which {inliers} agree"
     pair.propose("xfeat", matrix, inliers=inliers, note=few)
@@ -114,7 +115,7 @@ def matches(moving: View, fixed: View, state: "dict[str, Tensor]") -> tuple[np.n
     from kornia.feature import XFeat
 
     network = XFeat(top_k=KEYPOINTS).eval()
-    network.net.load_state_dict(state)
+    network.net.load_state_dict({key.removeprefix("net."): value for key, value in state.items()})
     images, scales = [], []
     for view in (moving, fixed):
         by = min(1.0, SIDE_PX / max(view.mask.shape))
@@ -236,21 +237,3 @@ def _ants() -> ModuleType:
     import ants
 
     return ants
-
-
-def _state(file: Path) -> "dict[str, Tensor]":
-    """Read XFeat's tensors; nothing pickled is run."""
-    import torch
-    from safetensors.torch import load_file
-
-    if file.suffix == ".safetensors":
-        state = load_file(file)
-    else:
-        try:
-            state = torch.load(file, "cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{file.name} holds more than tensors, and nothing but tensors is read (weights_only); "
-                "convert it to .safetensors where you trust it, and name that file in registration.xfeat"
-            ) from error
-    return {key.removeprefix("net."): value for key, value in state.items()}

@@ -45,45 +45,6 @@ MOST_APART = 3  # places in the stack between sections that are aligned: tissue 
 ROBUST = declared.Registration(um_per_px=8.0)
 
 
-def register(
-    moving: np.ndarray,
-    fixed: np.ndarray,
-    moving_um_per_px: np.ndarray | float,
-    fixed_um_per_px: np.ndarray | float,
-    settings: declared.Registration = ROBUST,
-) -> Registration:
-    """Find the map from one image to another of the same block.
-
-    Parameters
-    ----------
-    moving, fixed
-        Thumbnails, uint8 (h, w, 3), at 4 to 16 um per px. The affine refinement is done at their own scale.
-    moving_um_per_px, fixed_um_per_px
-        Their scales along x and y (2,), or one for both.
-    settings
-        Route, and what it needs.
-
-    Returns
-    -------
-    Registration
-        In px of the two images. The route ``robust`` gives equal output for equal input, with any number of
-        threads; of ``ants`` see `stlib.register_ants`.
-
-    Raises
-    ------
-    ValueError
-        If an image shows no tissue.
-    """
-    scales = [np.broadcast_to(np.asarray(um, np.float64), 2) for um in (moving_um_per_px, fixed_um_per_px)]
-    views = [_views(image, um) for image, um in zip((moving, fixed), scales, strict=True)]
-    for name, one in zip(("moving", "fixed"), views, strict=True):
-        if not _area(one):
-            raise ValueError(
-                f"an image to align shows tissue, found none in the {name} one; look at the slide"
-            )
-    return _in_px(align(*views, settings), *scales)
-
-
 def align(moving: list[View], fixed: list[View], settings: declared.Registration) -> Registration:
     """Find the map from one section to another, each seen at the scales of `_views`; in um on both sides."""
     hands = [_Hand(moving, fixed), _Hand([view.mirrored() for view in moving], fixed)]

@@ -21,8 +21,7 @@ from stlib.params import Params
 from stlib.sections import Section
 from stlib.slide import Slide
 from stlib.stain import Stain
-from stlib.tiles import Tiles
-from stlib.windows import halved_size, section_footprints
+from stlib.tiles import Tiles, of_section
 
 if TYPE_CHECKING:
     import anndata
@@ -82,10 +81,7 @@ def predict_whole(model: Method, params: Params, every: Section, sample: Section
 
 def dense_tiles(model: Method, params: Params, section: Section) -> Tiles:
     """Return a slide as a network of UNIT ``window`` takes it."""
-    halvings = model.config.halvings
-    size = halved_size(section.size_px, halvings)
-    prints = section_footprints(section, halvings)
-    return Tiles(paths.slide_file(params.name, section.name), size, prints, halvings)
+    return of_section(paths.slide_file(params.name, section.name), section, model.config.halvings)
 
 
 def as_table(

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.special import logsumexp
 
 from stlib.alignment import Registration
 from stlib.expression import log_proportion, panel_counts
-from stlib.predictions import Predictions
+from stlib.predictions import Predictions, obs_of
 from stlib.sections import Section
 from stlib.task import Task, feed_of
 from stlib.train import learn, predict
@@ -125,14 +124,11 @@ def beside(section: Section, panel: Sequence[str], genes: Sequence[str], values:
         Of the genes that were measured (N, M); what `stlib.metrics` scores.
     """
     chosen = [list(panel).index(gene) for gene in genes]
-    (x_px, y_px), (x_um, y_um) = section.position.T, (section.position * section.um_per_px).T
-    obs = {"barcode": section.barcodes, "section": section.name, "patient": section.patient, "fold": "new"}
-    obs |= {"known": False, "x_px": x_px, "y_px": y_px, "x_um": x_um, "y_um": y_um}
     return Predictions(
         prediction=within(values, chosen),
         truth=log_proportion(panel_counts(section, list(genes))),
         genes=np.array(genes),
-        obs=pd.DataFrame(obs),
+        obs=obs_of(section, "new"),
     )
 
 

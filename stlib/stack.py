@@ -41,7 +41,7 @@ def overlap_graph(
     Raises
     ------
     ValueError
-        If the arrays do not fit, `radius` is not above 0, or an outline is not as `polygon_overlap` needs it.
+        If the arrays do not fit, `radius` is not above 0, or an outline of a placed node is not finite.
     """
     whole, group = coordinates(position, finite=False), np.asarray(group)
     same_length(whole, group=group)

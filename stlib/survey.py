@@ -18,10 +18,9 @@ from tqdm import tqdm
 
 from stlib import datasets, paths
 from stlib.params import Params, content_of, read_params, sizes_of
-from stlib.records import nearest, parse
-from stlib.survey_genes import check_genes
+from stlib.records import parse, require_known
 from stlib.survey_layout import BINNED, LIST, Found, layout_of
-from stlib.survey_text import text_of
+from stlib.survey_text import check_genes, text_of
 
 PATCH_UM = {"spot": 154, "region": 352, "global": 704}  # as 224, 512 and 1024 px of her2st
 SEEN_PX = 224  # at most, after area averaging
@@ -97,10 +96,7 @@ def patients_of(folder: Path, sections: list[str]) -> dict[str, list[str]]:
         patients.setdefault(row["patient"].strip(), []).append(row["section"].strip())
     listed = [section for stack in patients.values() for section in stack]
     for section in listed:
-        if section not in sections:
-            raise ValueError(
-                f"{path}: '{section}' is no section of the folder (nearest: {nearest(section, sections)})"
-            )
+        require_known(section, sections, f"{path}: '{section}' is no section of the folder")
     if sorted(listed) != sorted(sections):
         missing = sorted(set(sections) - set(listed)) or "a section twice"
         raise ValueError(f"{path}: lists each section of the folder once; found {missing}. Correct it")

@@ -27,7 +27,8 @@ from stlib.checkpoint import read_tensors, write_tensors
 from stlib.footprints import Box, Footprints
 from stlib.pooling import as_tensor, pooled, pooling
 from stlib.reading import ahead
-from stlib.windows import CELL_PX, as_pixels, read
+from stlib.sections import Section
+from stlib.windows import CELL_PX, as_pixels, halved_size, read, section_footprints
 
 LOOK_PX, FAR_PX = 320, 1280  # where the reach is looked for, first and last
 
@@ -132,6 +133,12 @@ class Tiles:
         cells = tuple(side // CELL_PX for side in self.padded(step))
         core = tuple(px // CELL_PX for px in tile.core)
         return as_tensor(pooling(self.prints[tile.rows], (0, 0, *self.size_px), CELL_PX, cells, core).matrix)
+
+
+def of_section(path: Path, section: Section, halvings: int, permuted: bool = False) -> Tiles:
+    """Return the slide of a section, at `path`, and what its locations cover, see `section_footprints`."""
+    prints = section_footprints(section, halvings, permuted)
+    return Tiles(path, halved_size(section.size_px, halvings), prints, halvings)
 
 
 def reach(decode: nn.Module, step: int) -> int:

@@ -21,8 +21,7 @@ from stlib.checkpoint import load_checkpoint, read_about, save_checkpoint
 from stlib.feed import Feed
 from stlib.fingerprint import text_hash
 from stlib.models import Method, build, trainable
-from stlib.predictions import Predictions
-from stlib.sections import Section
+from stlib.predictions import Predictions, obs_of
 from stlib.splits import Fold
 from stlib.task import Task, config_of, feed_of
 
@@ -252,26 +251,9 @@ def _predictions(model: Method, feed: Feed, fold: Fold, fabric: "Fabric | ranks.
         truth=np.concatenate([feed.truth(name) for name in names]),
         genes=np.array(feed.panel),
         obs=pd.concat(
-            [_rows(feed.sections[name], fold, name in fold.known) for name in names], ignore_index=True
+            [obs_of(feed.sections[name], fold.name, name in fold.known) for name in names],
+            ignore_index=True,
         ),
-    )
-
-
-def _rows(section: Section, fold: Fold, known: bool) -> pd.DataFrame:
-    x_um, y_um = (section.position * section.um_per_px).T
-    x_px, y_px = section.position.T
-    return pd.DataFrame(
-        {
-            "barcode": section.barcodes,
-            "section": section.name,
-            "patient": section.patient,
-            "fold": fold.name,
-            "known": known,
-            "x_px": x_px,
-            "y_px": y_px,
-            "x_um": x_um,
-            "y_um": y_um,
-        }
     )
 
 

@@ -1,4 +1,4 @@
-"""The Visium arrays of 10x Genomics: where their spots lie on a slide, as Space Ranger tells.
+"""The Visium arrays of 10x Genomics: where their spots lie, and what was counted there.
 
 78 rows of 64 spots of 55 um (6.5 mm), or 128 rows of 112 (11 mm), every other row shifted by half a step: a
 place exists where column + row is even, two columns are 100 um apart, and a row is 86.6 um below the one
@@ -10,8 +10,12 @@ import json
 import math
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
+
+from stlib.tenx import read_matrix
 
 COLUMNS, ROWS = 128, 78  # 6.5 mm
 WIDE_COLUMNS, WIDE_ROWS = 224, 128  # 11 mm
@@ -177,3 +181,52 @@ def check_slide_size(size_px: np.ndarray, factors: Path, hires_px: int = HIRES_P
             f"{factors}: by tissue_hires_scalef, the slide has {hires_px / hires:.0f} px along its longer "
             f"side; found {size_px.tolist()}. Take the full-resolution image that Space Ranger was given"
         )
+
+
+class Spots(NamedTuple):
+    """N spots under tissue, M genes."""
+
+    barcodes: np.ndarray  # (N,)
+    genes: np.ndarray  # (M,)
+    counts: sparse.csr_matrix  # (N, M)
+    array: np.ndarray  # column and row (N, 2)
+    position: np.ndarray  # centre, level-0 px (N, 2)
+    um_per_px: np.ndarray  # (2,), by the pitch of the array
+
+
+def read_spots(
+    counted: Path, placed: Path, pitch_um: float, *, hexagonal: bool = True, upright: bool = True
+) -> Spots:
+    """Read the spots under tissue.
+
+    Parameters
+    ----------
+    counted
+        The .h5 of Space Ranger, with spots under tissue alone or with all.
+    placed
+        The positions, which list all places of the array.
+    pitch_um, hexagonal, upright
+        See `scale_of_array`.
+
+    Raises
+    ------
+    ValueError
+        If the files are damaged, or do not belong together.
+    """
+    barcodes, genes, counts = read_matrix(counted)
+    names, under, array, position = read_positions(placed, hexagonal)
+    scale = scale_of_array(array, position, pitch_um, str(placed), hexagonal=hexagonal, upright=upright)
+    row_of = {name: row for row, name in enumerate(names)}
+    known = np.array([barcode in row_of for barcode in barcodes], bool)
+    missing = set(names[under]) - set(barcodes)
+    if not known.all() or missing:
+        first = [*barcodes[~known].tolist(), *sorted(map(str, missing))][:3]
+        raise ValueError(
+            f"{counted.parent}: {counted.name} and {placed.name}: every barcode has a place, and every spot "
+            f"under tissue has counts; found {(~known).sum()} barcode(s) without place and {len(missing)} "
+            f"spot(s) without counts, e.g. {first}. Check that both files belong to one section"
+        )
+    rows = np.array([row_of[barcode] for barcode in barcodes])
+    kept = under[rows]
+    rows = rows[kept]
+    return Spots(barcodes[kept], genes, counts[kept], array[rows], position[rows], scale)

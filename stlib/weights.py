@@ -19,7 +19,8 @@ def load_weights(network: "nn.Module", file: Path, spec: "Spec") -> "nn.Module":
     ValueError
         If the file holds another network, or objects that would have to be run to be read.
     """
-    state, own = _read(file, spec), network.state_dict()
+    plain = f"{spec.model}@{spec.origin.removesuffix(file.suffix)}.safetensors"
+    state, own = read_state(file, f"encoder '{spec}'", plain), network.state_dict()
     prefixes = RECIPES[spec.model].prefixes if spec.model in RECIPES else ()
     for prefix in prefixes:
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -39,8 +40,21 @@ def load_weights(network: "nn.Module", file: Path, spec: "Spec") -> "nn.Module":
     return network
 
 
-def _read(file: Path, spec: "Spec") -> dict[str, "Tensor"]:
-    """Read a state dict, alone or beside the other entries of a checkpoint; nothing pickled is run."""
+def read_state(file: Path, whose: str, name: str) -> dict[str, "Tensor"]:
+    """Read a state dict, alone or beside the other entries of a checkpoint; nothing pickled is run.
+
+    Parameters
+    ----------
+    file
+        A .safetensors file, or what torch saved.
+    whose, name
+        Who asks for it, and by what name the file of plain tensors would be asked for: for the message.
+
+    Raises
+    ------
+    ValueError
+        If the file holds objects that would have to be run to be read.
+    """
     import pickle
 
     import torch
@@ -52,12 +66,11 @@ def _read(file: Path, spec: "Spec") -> dict[str, "Tensor"]:
         content = torch.load(file, "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"encoder '{spec}': {file.name} holds more than tensors, and nothing but tensors is read "
+            f"{whose}: {file.name} holds more than tensors, and nothing but tensors is read "
             "(weights_only). To read the rest is to run code that whoever made the file chose. Only if you "
             "trust them with your machine, open the file once with torch.load as PyTorch's manual describes, "
             "write the tensors of its state dict with safetensors.torch.save_file to "
-            f"'{file.with_suffix('.safetensors')}', and name that file: "
-            f"'{spec.model}@{spec.origin.removesuffix(file.suffix)}.safetensors'"
+            f"'{file.with_suffix('.safetensors')}', and name that file: '{name}'"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), dict):

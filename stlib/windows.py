@@ -19,7 +19,7 @@ from scipy import sparse
 from torch import Tensor
 
 from stlib.fields import another
-from stlib.footprints import Box, Footprints, footprints, pixel_counts
+from stlib.footprints import Box, Footprints, pixel_counts
 from stlib.pooling import as_tensor, pooling
 from stlib.sections import Section
 
@@ -35,7 +35,7 @@ def section_footprints(section: Section, halvings: int, permuted: bool = False) 
     scale = 2**halvings
     half = section.size_um / 2 / section.um_per_px / scale
     place = section.position[another(section, "spot", len(section))] if permuted else section.position
-    return footprints(place / scale, half, section.shape)
+    return Footprints(place / scale, np.broadcast_to(half, place.shape), section.shape)
 
 
 def halved_size(size_px: np.ndarray, halvings: int) -> tuple[int, int]:

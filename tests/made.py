@@ -1,9 +1,10 @@
-"""A small table and predictions whose scores can be checked with a pencil, for the tests of tables."""
+"""What several tests use: a table whose scores can be checked with a pencil, footprints, alignments."""
 
 import numpy as np
 import pandas as pd
 
-from stlib import scores
+from stlib import registration, scores
+from stlib.footprints import Footprints
 from stlib.predictions import Predictions
 
 YAML = """
@@ -48,3 +49,16 @@ def predict(run):
 def numbers(table, load=predict):
     """Return the table's numbers on the toy."""
     return scores.frame(table, "toy", scores.patient_scores(table, "toy", load))
+
+
+def footprints(centre, half, shape):
+    """Return what locations cover: `half` one for all, one along each axis (2,), or (N, 1) or (N, 2), px."""
+    centre = np.asarray(centre, float).reshape(-1, 2)
+    return Footprints(centre, np.broadcast_to(np.asarray(half, float), centre.shape), shape)
+
+
+def register(moving, fixed, moving_um_per_px, fixed_um_per_px, settings=registration.ROBUST):
+    """Return the map from one thumbnail (h, w, 3) to another, in px; scales along x and y (2,), or one."""
+    scales = [np.broadcast_to(np.asarray(um, np.float64), 2) for um in (moving_um_per_px, fixed_um_per_px)]
+    views = [registration._views(image, um) for image, um in zip((moving, fixed), scales, strict=True)]
+    return registration._in_px(registration.align(*views, settings), *scales)

@@ -7,8 +7,8 @@ import torch
 from stlib.array_tiles import TileFeed, Tiles
 from stlib.expression import top_mean_panel
 from stlib.feed import Feed
-from stlib.lattice import lattice
 from stlib.models import Config, build, method
+from stlib.overlays import lattice
 from stlib.sections import load_sections
 from stlib.task import config_of
 

@@ -43,7 +43,7 @@ def test_a_checkpoint_of_another_panel(tmp_path):
     model, optimiser = trained()
     save_checkpoint(tmp_path / "a.safetensors", model, optimiser, {"model": "m"})
     wider, _ = trained(width=5)
-    with pytest.raises(ValueError, match=r"'(weight|bias)' is \(3.*the model needs \(5"):
+    with pytest.raises(ValueError, match=r"size mismatch for weight: .*\[3, 4\].*\[5, 4\]"):
         load_checkpoint(tmp_path / "a.safetensors", wider, None, "m")
 
 

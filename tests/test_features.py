@@ -76,7 +76,7 @@ def test_features_are_those_of_the_patches(data):
         found = features(data.params, data.section, level)
         assert found.shape == (nodes, len(NAMES)) and found.dtype == np.float32
         assert np.array_equal(found, encoder("stain").encode(patches(data.params, data.section, level)))
-    other = encoder("test_resnet@untrained", "cpu")
+    other = encoder("test_resnet@untrained")
     assert features(data.params, data.section, "spot", other).shape == (5, other.dim)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from made import footprints
 
 from stlib.batch import Shape
-from stlib.footprints import footprints
 from stlib.genemaps import digest, predict_slide, write_maps
 from stlib.models import build, configure
 from stlib.slide import write_pyramid

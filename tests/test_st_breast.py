@@ -36,7 +36,6 @@ COUNTS = {  # all of the array that was sequenced, in another order; 30x30 and 3
     "5x9": "0\t2\t0",
     "3x4": "0\t12\t3",
 }
-ANSWERS = {"2x3": "tumor", "3x3": "non"}
 
 
 def tiny(stacks=None, **changes) -> Params:
@@ -56,7 +55,6 @@ def names(section: str) -> dict[str, str]:
         "count_matrix": f"{section}_stdata.tsv.gz",
         "histology_image": f"HE_{prefix}{number}_{replicate}.jpg",
         "spot_coordinates": f"spots_{prefix}{number}_{replicate}.csv.gz",
-        "tumor_annotation": f"{patient}_{replicate}_Coords.tsv.gz",
     }
 
 
@@ -72,11 +70,6 @@ def write(
     lines = ["\t" + "\t".join(genes), *(f"{spot}\t{row}" for spot, row in counts.items())]
     (folder / name["count_matrix"]).write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
     replicate = section.split("_")[1]
-    rows = [
-        f"{replicate}_{s.replace('x', '_')}\t{s.replace('x', chr(9))}\tL1\t{a}" for s, a in ANSWERS.items()
-    ]
-    text = "\r".join(["xcoord\tycoord\tlab\ttumor", *rows]) + "\r"  # no line feed, one name too few
-    (folder / name["tumor_annotation"]).write_bytes(gzip.compress(text.encode()))
     if isinstance(image, tuple):
         Image.new("RGB", image, "white").save(folder / name["histology_image"])
     elif image is not None:
@@ -150,15 +143,6 @@ def test_spots_without_any_count_are_dropped(tmp_path):
 def test_a_header_without_the_cell_above_the_spots(tmp_path):
     write(tmp_path, head="X,Y")
     assert len(st_breast.read(tiny(), tmp_path, "BC1_C1")) == 5
-
-
-def test_the_annotation_has_cr_line_ends_and_a_shifted_header(tmp_path):
-    write(tmp_path)
-    assert st_breast.tumour(tiny(), tmp_path, "BC1_C1") == {"2x3": True, "3x3": False}
-    path = tmp_path / "BC1_C1_Coords.tsv.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"non", b"stroma")))
-    with pytest.raises(ValueError, match="the last column is 'tumor' or 'non'; found 'stroma'"):
-        st_breast.tumour(tiny(), tmp_path, "BC1_C1")
 
 
 TURNED = {s: (y, x) for s, (x, y) in SPOTS.items()}

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from made import footprints
 from torch import nn
 
 from stlib.batch import Shape
-from stlib.footprints import footprints
 from stlib.models import build, configure
 from stlib.pooling import as_tensor, pooled, pooling
 from stlib.slide import write_pyramid

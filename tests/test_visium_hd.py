@@ -14,9 +14,9 @@ from stlib import datasets, paths
 from stlib.bins import COLUMNS, format_names
 from stlib.datasets import visium_hd
 from stlib.graph import grid_parents
+from stlib.locations import draw_squares
 from stlib.params import Params
 from stlib.records import parse
-from stlib.sampling import draw_squares
 from stlib.sections import content_hash, read_section, write_section
 
 UM_PER_PX = 0.5

@@ -8,8 +8,8 @@ import zarr
 from stlib import wholeslide
 from stlib.array_tiles import TileFeed
 from stlib.batch import Shape
-from stlib.lattice import lattice
 from stlib.models import build, configure
+from stlib.overlays import lattice
 from stlib.params import load_params
 from stlib.sections import load_sections
 from stlib.wholeslide import predict_slide, reach_of

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from made import footprints
 
 from stlib.fields import another
-from stlib.footprints import footprints
 from stlib.pooling import as_tensor, pooling
 from stlib.slide import write_pyramid
 from stlib.windows import (

@@ -26,7 +26,7 @@ from stlib import paths
 from stlib.expression import common_genes
 from stlib.fingerprint import file_hash, intact, seal
 from stlib.params import Expect, Params
-from stlib.records import nearest
+from stlib.records import require_known
 from stlib.sections import Section, check_section, content_hash, write_section
 from stlib.steps import MADE
 
@@ -41,11 +41,8 @@ def reader(params: Params) -> ModuleType:
     """
     known = [p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__"]
     name = params.source.reader
-    if name not in known:
-        raise ValueError(
-            f"params/{params.base}.yaml: source.reader '{name}' is no file of stlib/datasets/ "
-            f"(nearest: {nearest(name, known)})"
-        )
+    where = f"params/{params.base}.yaml: source.reader"
+    require_known(name, known, f"{where} '{name}' is no file of stlib/datasets/")
     return importlib.import_module(f"stlib.datasets.{name}")
 
 
@@ -151,9 +148,8 @@ def patient_of(params: Params, section: str) -> str:
     ValueError
         If the params file has no such section.
     """
-    if section not in params.patient_of:
-        close = nearest(section, params.patient_of)
-        raise ValueError(f"params/{params.base}.yaml has no section '{section}' (nearest: {close})")
+    message = f"params/{params.base}.yaml has no section '{section}'"
+    require_known(section, params.patient_of, message)
     return params.patient_of[section]
 
 

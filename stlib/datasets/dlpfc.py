@@ -13,8 +13,7 @@ from stlib.download import download_unpublished
 from stlib.params import Params
 from stlib.records import Record
 from stlib.sections import Section
-from stlib.visium import check_slide_size
-from stlib.visium_spots import read_spots
+from stlib.visium import check_slide_size, read_spots
 
 FILES = {  # kind -> where it lies below a section's folder
     "counts": "filtered_feature_bc_matrix.h5",

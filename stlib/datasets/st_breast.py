@@ -1,10 +1,14 @@
 """ST-Data: breast tumours, 68 sections of 23 patients (He et al., Nat. Biomed. Eng. 4, 827, 2020).
 
 The files lie flat as in the record's archive, with or without its folder: `metadata.csv`, and for each
-section counts of all array places (``*_stdata.tsv.gz``), pixels of those under tissue (``spots_*.csv.gz``), a
-slide (``HE_*.jpg``) and the tumour annotation (``*_Coords.tsv.gz``). File names are taken from
-`metadata.csv`: their prefixes BT and BC follow no rule. A section is called `<patient>_<replicate>`, a spot
-`XxY` after its array column and row. Genes are Ensembl ids, some of them several joined by "+", kept so.
+section counts of all array places (``*_stdata.tsv.gz``), pixels of those under tissue (``spots_*.csv.gz``)
+and a slide (``HE_*.jpg``). Tumour annotations are not fetched: no method of the papers uses them. File names
+are taken from `metadata.csv`: their prefixes BT and BC follow no rule. A section is called
+`<patient>_<replicate>`, a spot `XxY` after its array column and row. Genes are Ensembl ids, some of them
+several joined by "+", kept so.
+
+The record lies at Mendeley Data, which lists address, size and SHA-256 of each file. The host sometimes
+answers an error as if all were well; then it is asked again.
 """
 
 import csv
@@ -15,19 +19,19 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from requests import Response
 
 from stlib.array import SHIFT_STEPS, check_orientation, scale_of_slide, shift, slope
 from stlib.counts import read_counts
 from stlib.datasets import layer, ours, present, section_of, slide_px
-from stlib.download import KEPT, download
-from stlib.manifest import File
-from stlib.mendeley import published
+from stlib.download import KEPT, ask, download
+from stlib.manifest import File, read_manifest, write_manifest
 from stlib.params import Params
 from stlib.records import Record, nearest
 from stlib.sections import Section
 
 METADATA = "metadata.csv"
-FILES = ("count_matrix", "spot_coordinates", "histology_image", "tumor_annotation")  # columns of METADATA
+FILES = ("count_matrix", "spot_coordinates", "histology_image")  # columns of METADATA
 LEAST_COUNTED = 0.95  # of the spots under tissue have counts, or the two files are not of one section
 
 
@@ -118,25 +122,10 @@ def read(params: Params, folder: Path, section: str, slide: bool = True) -> Sect
     )
 
 
-def tumour(params: Params, folder: Path, section: str) -> dict[str, bool]:
-    """Return whether a pathologist called the spot tumour, by barcode; not every spot has an answer.
-
-    No method of the three papers uses it.
-    """
-    path = _file(params, folder, section, "tumor_annotation")
-    answers = {"tumor": True, "non": False}
-    found = {}
-    for _, x, y, _, answer in _table(path, "\t", ["xcoord", "ycoord", "lab", "tumor"]):
-        if answer.strip() not in answers:
-            raise ValueError(f"{path}: the last column is 'tumor' or 'non'; found '{answer}'. Fetch it again")
-        found[_spot(f"{x}x{y}", path)] = answers[answer.strip()]
-    return found
-
-
 def _read_spots(path: Path) -> dict[str, tuple[float, float]]:
     """Return barcode -> pixel column and row of a spot file: the places under tissue."""
     found = {}
-    for name, *pixel in _table(path, ",", ["X", "Y"]):
+    for name, *pixel in _table(path):
         barcode = _spot(name, path)
         if barcode in found:
             raise ValueError(f"{path}: a spot has one row; found '{barcode}' repeated. Fetch the file again")
@@ -147,20 +136,20 @@ def _read_spots(path: Path) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _table(path: Path, delimiter: str, columns: list[str]) -> list[list[str]]:
-    """Return the rows of a gzipped table: a key, then `columns`.
+def _table(path: Path) -> list[list[str]]:
+    """Return the rows of a spot file: a key, X and Y.
 
     Lines end in CR, LF or both. The header may lack the cell above the keys, so that it is one field shorter.
     """
     try:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
-        head, *rows = [row for row in csv.reader(lines, delimiter=delimiter) if row] or [[]]
+        head, *rows = [row for row in csv.reader(lines) if row] or [[]]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); delete it, `make data` again") from error
-    uneven = [row for row in rows if len(row) != len(columns) + 1]
-    if head[-len(columns) :] != columns or len(head) > len(columns) + 1 or uneven:
+    uneven = [row for row in rows if len(row) != 3]
+    if head[-2:] != ["X", "Y"] or len(head) > 3 or uneven:
         raise ValueError(
-            f"{path}: a row is a spot and {', '.join(columns)}; found the header {head} and "
+            f"{path}: a row is a spot and X, Y; found the header {head} and "
             f"{len(uneven)} row(s) of another length. Fetch the file again"
         )
     return rows
@@ -225,3 +214,45 @@ def _top(folder: Path) -> Path:
     """Return the level that holds `metadata.csv`: `folder`, or the archive's only folder below it."""
     below = [path.parent for path in Path(folder).glob(f"*/{METADATA}")]
     return below[0] if len(below) == 1 and not (Path(folder) / METADATA).exists() else Path(folder)
+
+
+def published(url: str, kept: Path) -> list[File]:
+    """Return the files of a record; its listing is asked for once, and kept.
+
+    Parameters
+    ----------
+    url
+        ``https://data.mendeley.com/public-api/datasets/<record>/files?folder_id=root&version=<n>``.
+    kept
+        The manifest that is written, and read from then on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the listing cannot be had.
+    ValueError
+        If it is no listing, or names a file outside of the folder.
+    """
+    if not kept.exists():
+        write_manifest(kept, ask(url, _listed))
+    return read_manifest(kept)
+
+
+def _listed(response: Response) -> list[File]:
+    """Read a listing."""
+    listing = response.json()
+    try:
+        return [
+            File(
+                item["filename"],
+                item["content_details"]["size"],
+                sha256=item["content_details"]["sha256_hash"],
+                url=item["content_details"]["download_url"],
+            )
+            for item in listing
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{response.url}: a listing has filename, size, sha256_hash and download_url of each file; found "
+            f"{str(listing)[:100]}. Run `make data` again later"
+        ) from error

@@ -16,8 +16,7 @@ from stlib.params import Params
 from stlib.records import Record
 from stlib.sections import Section
 from stlib.slides_beside import the_slide
-from stlib.visium import check_slide_size
-from stlib.visium_spots import read_spots
+from stlib.visium import check_slide_size, read_spots
 
 POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv")
 COUNTS = "filtered_feature_bc_matrix.h5"

@@ -23,10 +23,9 @@ from stlib.bins import centres_um, format_names
 from stlib.datasets import listed, ours, present, section_of, slide_px
 from stlib.download import download_unpublished
 from stlib.graph import grid_parents
-from stlib.locations import lay_out, rows_of, tiles, within
+from stlib.locations import draw_squares, lay_out, rows_of, tiles, within
 from stlib.params import Params
-from stlib.records import Record, nearest
-from stlib.sampling import draw_squares
+from stlib.records import Record, require_known
 from stlib.sections import Cells, Section
 from stlib.tenx import Matrix
 from stlib.visium import check_slide_size
@@ -91,11 +90,12 @@ def fetch(params: Params, folder: Path) -> None:
 def _download(params: Params, options: Options, folder: Path) -> None:
     slides = {}
     for section in params.patient_of:
-        if section not in options.remote:
-            raise ValueError(
-                f"params/{params.base}.yaml, source.options.remote: every section has its place at the "
-                f"source; found none for '{section}' (nearest: {nearest(section, options.remote)})"
-            )
+        require_known(
+            section,
+            options.remote,
+            f"params/{params.base}.yaml, source.options.remote: every section has its place at the source; "
+            f"found none for '{section}'",
+        )
         remote = options.remote[section]
         where = f"{params.source.url.rstrip('/')}/{remote}/{PurePosixPath(remote).name}"
         members = [f"{folder_name(side)}/{name}" for side in options.bins_um for name in FILES.values()]

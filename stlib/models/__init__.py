@@ -13,9 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stlib import records
 from stlib.batch import Batch, Shape
-from stlib.losses import seen
+from stlib.losses import mse, seen
+from stlib.records import require_known
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} must define forward")
 
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        """Return the scalar that training lowers."""
-        raise TypeError(f"{type(self).__name__} has parameters to train and must define loss")
+        """Return the scalar that training lowers; by default the mean squared error."""
+        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Return the optimiser of the method's paper."""
-        raise TypeError(f"{type(self).__name__} has parameters to train and must define optimiser")
+        """Return the optimiser of the paper; by default AdamW, of the config's lr and weight_decay."""
+        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
 
     def rate(self, progress: float) -> float:
         """Return the factor on the learning rate after the share `progress` (0 to 1) of the training."""
@@ -136,16 +136,10 @@ def method(name: str) -> type[Method]:
         If no file or variant of that name exists.
     """
     stem, _, variant = name.partition("@")
-    if stem not in names():
-        raise ValueError(
-            f"model '{stem}' is no file of stlib/models/ (nearest: {records.nearest(stem, names())})"
-        )
+    require_known(stem, names(), f"model '{stem}' is no file of stlib/models/")
     found = importlib.import_module(f"stlib.models.{stem}").Model
-    known = found.VARIANTS | COMMON
-    if variant and variant not in known:
-        raise ValueError(
-            f"model '{stem}' has no variant '{variant}' (nearest: {records.nearest(variant, known)})"
-        )
+    if variant:
+        require_known(variant, found.VARIANTS | COMMON, f"model '{stem}' has no variant '{variant}'")
     return found
 
 
@@ -171,11 +165,8 @@ def configure(name: str, protocol: str, **overrides: Any) -> Config:
         raise ValueError(f"model '{name}' fits protocol {' or '.join(found.PROTOCOLS)}, found '{protocol}'")
     known = {field.name for field in fields(found.Config)}
     for key in overrides:
-        if key not in known:
-            raise ValueError(
-                f"model '{name}' has no setting '{key}' (nearest: {records.nearest(key, known)}); correct "
-                "`overrides` in the params file"
-            )
+        message = f"`overrides` in the params file: model '{name}' has no setting '{key}'"
+        require_known(key, known, message)
     variant = (found.VARIANTS | COMMON).get(name.partition("@")[2], {})
     return found.Config(**{**found.PROTOCOLS[protocol], **overrides, **variant})
 

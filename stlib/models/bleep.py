@@ -147,8 +147,5 @@ class BLEEP(AnySize, Method):
         logits = spot @ image.T / tau
         return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
 
-    def optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
 
 Model = BLEEP

@@ -183,8 +183,5 @@ class EGGN(Method):
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return mse_and_pearson(out["expression"], batch.expression, self.config.correlation)
 
-    def optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
 
 Model = EGGN

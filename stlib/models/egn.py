@@ -209,9 +209,6 @@ class EGN(Method):
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return mse_and_pearson(out["expression"], batch.expression, self.config.correlation)
 
-    def optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
     def rate(self, progress: float) -> float:
         return cosine_decay(progress, floor=0.2)
 

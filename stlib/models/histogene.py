@@ -35,7 +35,6 @@ from torch import Tensor, nn
 
 from stlib.batch import Batch, Shape
 from stlib.layers import ArrayPosition, GeneHead, Pixels, TransformerBlock, in_chunks
-from stlib.losses import mse
 from stlib.models import Config, Method, labelled
 
 
@@ -87,9 +86,6 @@ class HisToGene(Method):
 
     def _embed(self, patch: Tensor) -> Tensor:
         return self.patch(self.pixels(patch).flatten(1))
-
-    def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.config.lr)

@@ -186,8 +186,5 @@ class SGN(Method):
     def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
         return mse_and_pearson(out["expression"], batch.expression[:, out["genes"]], self.config.pearson)
 
-    def optimiser(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay)
-
 
 Model = SGN

@@ -12,13 +12,11 @@ Differences from the paper
 
 from dataclasses import dataclass
 
-import faiss
-import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from stlib.batch import Batch
 from stlib.models import Config, Method
+from stlib.retrieval import nearest
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,11 @@ class Similarity(Method):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         bank = batch.features[batch.known]
-        centre, scale = (
-            bank.mean(0),
-            bank.std(0).clamp(min=1e-6),
-        )  # features of one unit, so that a cosine compares
-        index = faiss.IndexFlatIP(bank.shape[1])
-        index.add(normalize((bank - centre) / scale).numpy())
-        _, nearest = index.search(
-            normalize((batch.features - centre) / scale).numpy(), min(self.config.neighbours, len(bank))
-        )
+        centre, scale = bank.mean(0), bank.std(0).clamp(min=1e-6)  # of one unit, so that a cosine compares
+        query, bank = ((features - centre) / scale for features in (batch.features, bank))
+        rows = nearest(query, bank, min(self.config.neighbours, len(bank)), "cosine")
         labels = batch.expression[batch.known]
-        return {"expression": labels[torch.from_numpy(nearest)].mean(1)}
+        return {"expression": labels[rows].mean(1)}
 
 
 Model = Similarity

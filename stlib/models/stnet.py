@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from stlib.batch import Batch, Shape
 from stlib.encoders import backbone, width
 from stlib.layers import GeneHead, Pixels, dihedral, in_chunks
-from stlib.losses import mse
 from stlib.models import Config, Method, labelled
 
 
@@ -67,9 +66,6 @@ class STNet(Method):
 
     def _expression(self, patch: Tensor) -> Tensor:
         return self.head(self.encoder(self.pixels(patch)))
-
-    def loss(self, batch: Batch, out: dict[str, Tensor]) -> Tensor:
-        return mse(out["expression"], batch.expression)
 
     def optimiser(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.config.lr, momentum=self.config.momentum)
