@@ -120,8 +120,6 @@ class Metric:
     ----------
     label
         Head of a table's column.
-    summary
-        One sentence.
     function
         (prediction, truth), both (N, G) -> one value, (N,) or (G,).
     range
@@ -137,7 +135,6 @@ class Metric:
     """
 
     label: str
-    summary: str
     function: Callable[[np.ndarray, np.ndarray], np.ndarray]
     range: tuple[float, float]
     higher_is_better: bool
@@ -151,78 +148,29 @@ class Metric:
         return "fold" if self.within == "fold" else "patient"
 
 
-def _error(label: str, summary: str, function: Callable) -> Metric:
-    return Metric(label, summary, function, (0, float("inf")), False, "spots and genes", "patient")
+def _error(label: str, function: Callable) -> Metric:
+    return Metric(label, function, (0, float("inf")), False, "spots and genes", "patient")
 
 
-def _pcc(
-    label: str, summary: str, function: Callable, axis: str, within: str, reduce: Callable = mean_defined
-) -> Metric:
-    return Metric(label, summary, function, (-1, 1), True, axis, within, reduce)
+def _pcc(label: str, function: Callable, axis: str, within: str, reduce: Callable = mean_defined) -> Metric:
+    return Metric(label, function, (-1, 1), True, axis, within, reduce)
 
 
+SPOT, SECTION, FOLD = "genes of a spot", "spots of a section", "spots of a fold"
 METRICS = {
-    "mse": _error("MSE", "Mean squared error over a patient's spots and genes.", mse),
-    "mae": _error("MAE", "Mean absolute error over a patient's spots and genes.", mae),
-    "pcc_per_spot": _pcc(
-        "PCC per spot",
-        "Correlation across the genes of a spot, mean over a patient's spots; a constant profile "
-        "scores high.",
-        pcc_per_spot,
-        "genes of a spot",
-        "patient",
-    ),
-    "pcc_per_spot_zero": _pcc(
-        "PCC per spot, flat as 0",
-        "As pcc_per_spot, with a spot of flat profile counted as 0, as the released code of ASIGN "
-        "and MagNet does.",
-        pcc_per_spot,
-        "genes of a spot",
-        "patient",
-        mean_zero,
-    ),
-    "pcc_per_gene": _pcc(
-        "PCC per gene",
-        "Correlation across the spots of one section for each gene, mean over genes, then sections; "
-        "a constant has none.",
-        pcc_per_gene,
-        "spots of a section",
-        "section",
-    ),
-    "pcc_per_gene_pooled": _pcc(
-        "PCC per gene, pooled (mean)",
-        "Correlation across all test spots of a fold for each gene, mean over genes (PCC@M); "
-        "differences between patients count.",
-        pcc_per_gene,
-        "spots of a fold",
-        "fold",
-    ),
+    "mse": _error("MSE", mse),
+    "mae": _error("MAE", mae),
+    "pcc_per_spot": _pcc("PCC per spot", pcc_per_spot, SPOT, "patient"),
+    "pcc_per_spot_zero": _pcc("PCC per spot, flat as 0", pcc_per_spot, SPOT, "patient", mean_zero),
+    "pcc_per_gene": _pcc("PCC per gene", pcc_per_gene, SECTION, "section"),
+    "pcc_per_gene_pooled": _pcc("PCC per gene, pooled (mean)", pcc_per_gene, FOLD, "fold"),
     "pcc_per_gene_pooled_median": _pcc(
-        "PCC per gene, pooled (median)",
-        "Correlation across all test spots of a fold for each gene, median over genes (PCC@S); "
-        "differences between patients count.",
-        pcc_per_gene,
-        "spots of a fold",
-        "fold",
-        median_defined,
+        "PCC per gene, pooled (median)", pcc_per_gene, FOLD, "fold", median_defined
     ),
     "pcc_per_gene_pooled_quartile": _pcc(
-        "PCC per gene, pooled (first quartile)",
-        "Correlation across all test spots of a fold for each gene, first quartile over genes "
-        "(PCC@F); differences between patients count.",
-        pcc_per_gene,
-        "spots of a fold",
-        "fold",
-        quartile_defined,
+        "PCC per gene, pooled (first quartile)", pcc_per_gene, FOLD, "fold", quartile_defined
     ),
-    "pcc_flat": _pcc(
-        "PCC, flat",
-        "Correlation of all spots and genes of a patient as one vector; the genes' mean levels make "
-        "most of it.",
-        pcc_flat,
-        "spots and genes",
-        "patient",
-    ),
+    "pcc_flat": _pcc("PCC, flat", pcc_flat, "spots and genes", "patient"),
 }
 
 
