@@ -132,9 +132,9 @@ def write(dataset: str, folder: Path) -> Path:
 def show(name: str, dataset: str) -> Shown:
     """Read a table that stands: its numbers, its remarks, its runs, and what lies beside it."""
     table, stem = load_table(name), paths.RESULTS / dataset / name
-    under = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("- ")]
     laid = layout.scores(table, numbers_of(stem.with_suffix(".csv")))
-    remarks = [line.removeprefix("- ") for line in under]
+    said, _, folded = stem.with_suffix(".md").read_text().partition("<details>")
+    remarks, settings = (re.findall("^- (.*)", text, re.MULTILINE) for text in (said, folded))
     told = dict(_told(stem.with_suffix(".runs.csv")))
     runs = {
         (row.protocol, row.setting, row.size, row.label): [
@@ -149,7 +149,15 @@ def show(name: str, dataset: str) -> Shown:
     }
     kept = stem.with_suffix(".made.json")
     made = json.loads(kept.read_text()) if kept.exists() else {}
-    return Shown(name, table.title, replace(laid, remarks=remarks), runs, list(told.values()), more, made)
+    return Shown(
+        name,
+        table.title,
+        replace(laid, remarks=remarks, settings=settings),
+        runs,
+        list(told.values()),
+        more,
+        made,
+    )
 
 
 def _stands(dataset: str, name: str) -> bool:
