@@ -322,24 +322,12 @@ def _hidden(cohort: Cohort) -> list[str]:
 
 @dataclass(frozen=True)
 class Flaw:
-    """What is wrong, where it was found, and what it means for a score.
+    """What is wrong, where it was found, and what it means for a score."""
 
-    Attributes
-    ----------
-    title
-        What the code does.
-    where
-        Whose released code, and which file.
-    meaning
-        How to read a number that was made so.
-    show
-        (cohort, flawed) -> what is predicted.
-    """
-
-    title: str
-    where: str
-    meaning: str
-    show: Callable[[Cohort, bool], Predicted]
+    title: str  # what the code does
+    where: str  # whose released code, and which file
+    meaning: str  # how to read a number that was made so
+    show: Callable[[Cohort, bool], Predicted]  # (cohort, flawed) -> what is predicted
 
 
 FLAWS = (

@@ -38,28 +38,14 @@ LEAST_TISSUE = 0.5  # of the square around a location
 
 @dataclass(frozen=True)
 class NewSlide:
-    """A slide as it came, and its copy.
+    """A slide as it came, and its copy."""
 
-    Attributes
-    ----------
-    title
-        The name of its file, without suffix.
-    section
-        What its copy is called among the slides of the dataset.
-    um_per_px
-        Scale of the slide as it came, along x and y (2,).
-    px
-        Its px per px of the copy (2,).
-    shows, patient
-        The section of the dataset that it shows, and of whom that is; empty: none.
-    """
-
-    title: str
-    section: str
-    um_per_px: np.ndarray
-    px: np.ndarray
-    shows: str
-    patient: str
+    title: str  # the name of its file, without suffix
+    section: str  # what its copy is called among the slides of the dataset
+    um_per_px: np.ndarray  # scale of the slide as it came, along x and y (2,)
+    px: np.ndarray  # its px per px of the copy (2,)
+    shows: str  # the section of the dataset that it shows; empty: none
+    patient: str  # of whom that is; empty: none
 
 
 def scale_of(slide: Path, told: str = "") -> np.ndarray:

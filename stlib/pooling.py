@@ -28,18 +28,10 @@ AGGREGATES = ("mean", "sum", "sum_scaled")
 
 
 class Pool(NamedTuple):
-    """How N locations sum up a map.
+    """How N locations sum up a map."""
 
-    Attributes
-    ----------
-    matrix
-        P (N, cells), CSR: row by row of the map.
-    pixels
-        a (N,), the pixels of each location on the image.
-    """
-
-    matrix: sparse.csr_matrix
-    pixels: np.ndarray
+    matrix: sparse.csr_matrix  # P (N, cells), CSR: row by row of the map
+    pixels: np.ndarray  # a (N,), the pixels of each location on the image
 
 
 def pooling(

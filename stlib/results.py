@@ -36,27 +36,15 @@ DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures 
 
 @dataclass(frozen=True)
 class Run:
-    """A step for a dataset, or a model under a protocol.
+    """A step for a dataset, or a model under a protocol."""
 
-    Attributes
-    ----------
-    step
-        A key of `NOTEBOOK`.
-    dataset, model, setting, seed
-        Which run; `model` is empty for a step that trains nothing. Of a transfer `dataset` is trained on.
-    to
-        The dataset that a transfer tests.
-    data
-        Folder of the raw files, of the step `data`.
-    """
-
-    step: str
-    dataset: str
-    model: str = ""
+    step: str  # a key of `NOTEBOOK`
+    dataset: str  # of a transfer the one that is trained on
+    model: str = ""  # empty for a step that trains nothing
     setting: str = "strict"
     seed: int = 0
-    to: str = ""
-    data: str = field(default="", compare=False)
+    to: str = ""  # the dataset that a transfer tests
+    data: str = field(default="", compare=False)  # folder of the raw files, of the step `data`
     started: float = field(default_factory=time.perf_counter, compare=False, repr=False)
 
     @classmethod

@@ -45,20 +45,11 @@ class Bank(AnySize):
     ----------
     metric
         ``l2``, ``l1``, or ``cosine``.
-
-    Attributes
-    ----------
-    features
-        What is searched (M, D).
-    expression
-        Labels (M, G).
-    patient
-        (M,), ascending.
     """
 
-    features: Tensor
-    expression: Tensor
-    patient: Tensor
+    features: Tensor  # what is searched (M, D)
+    expression: Tensor  # labels (M, G)
+    patient: Tensor  # (M,), ascending
 
     def __init__(self, metric: Metric):
         super().__init__()

@@ -66,24 +66,12 @@ th, td { padding: 2px 8px; border-bottom: 1px solid #e4e4e0; white-space: nowrap
 
 @dataclass(frozen=True)
 class Page:
-    """A file of the repository, or a dataset, as a page.
+    """A file of the repository, or a dataset, as a page."""
 
-    Attributes
-    ----------
-    source
-        The file, or the folder ``results/<dataset>``.
-    target
-        Where the page lies in the site.
-    title
-        Its name in the menu.
-    group
-        The part of the menu that lists it; None: none does, it is linked from others.
-    """
-
-    source: Path
-    target: str
-    title: str
-    group: str | None
+    source: Path  # the file, or the folder results/<dataset>
+    target: str  # where the page lies in the site
+    title: str  # its name in the menu
+    group: str | None  # the part of the menu that lists it; None: none does, it is linked from others
 
 
 class Site:

@@ -146,21 +146,11 @@ def cross_graph(
 
 
 class StackGraph(NamedTuple):
-    """All edges of a stack in one list, sorted by (target, source).
+    """All edges of a stack in one list, sorted by (target, source)."""
 
-    Attributes
-    ----------
-    edge_index
-        Source and target (2, E) int64, symmetric.
-    edge_weight
-        (E,) float32: inside a section the inverse distance in pitches, across sections e of `cross_graph`.
-    across
-        Whether an edge leads from one section to another (E,) bool.
-    """
-
-    edge_index: np.ndarray
-    edge_weight: np.ndarray
-    across: np.ndarray
+    edge_index: np.ndarray  # source and target (2, E) int64, symmetric
+    edge_weight: np.ndarray  # (E,) float32: 1 / pitches within a section, e of `cross_graph` across
+    across: np.ndarray  # whether an edge leads from one section to another (E,) bool
 
 
 def stack_graph(
