@@ -67,8 +67,6 @@ def scores(
 
     Parameters
     ----------
-    table
-        The declaration.
     found
         Its numbers, from `stlib.scores.frame`.
     notes

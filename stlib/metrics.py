@@ -171,12 +171,7 @@ def find(name: str) -> Metric:
 def scores(predictions: Predictions, name: str | Metric) -> pd.DataFrame:
     """Score every patient, or every fold where the metric pools a fold's patients.
 
-    Parameters
-    ----------
-    predictions
-        What was predicted, and what was measured.
-    name
-        Of the metric, or one that is not declared here.
+    The metric is a name, or one that is not declared here.
 
     Returns
     -------

@@ -260,12 +260,8 @@ class Run:
     def train(self) -> "tuple[Predictions, pd.DataFrame]":
         """Train and predict every fold; a run that stands is read, not repeated.
 
-        Returns
-        -------
-        Predictions
-            Of all folds.
-        pandas.DataFrame
-            One row per fold, stage and epoch: loss, validation error, seconds.
+        Return the predictions of all folds, and one row per fold, stage and epoch: loss, validation error,
+        seconds.
         """
         import pandas as pd
 
@@ -321,12 +317,7 @@ class Run:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
         Where a new run would no longer be the same, the record takes the oldest of times, so that Make, which
-        compares them, makes it again.
-
-        Parameters
-        ----------
-        content
-            What the step adds: plain data.
+        compares them, makes it again. `content` is what the step adds: plain data.
         """
         uses = self.uses
         weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]

@@ -75,13 +75,7 @@ class Page:
 
 
 class Site:
-    """All pages of a repository.
-
-    Parameters
-    ----------
-    root
-        Of the repository.
-    """
+    """All pages of a repository."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -114,10 +108,7 @@ class Site:
     def write(self, out: Path) -> None:
         """Write every page, and every file that one links to or shows.
 
-        Parameters
-        ----------
-        out
-            The folder; it appears when the site is complete, in place of an earlier one.
+        The folder appears when the site is complete, in place of an earlier one.
 
         Raises
         ------
