@@ -63,8 +63,6 @@ def likeness(
 
     Parameters
     ----------
-    name
-        Of the features.
     slide
         Features of its locations (N, D).
     training

@@ -39,12 +39,8 @@ class Bank(AnySize):
     """Keep what can be retrieved, in buffers that are saved with the model.
 
     Rows are ordered by patient, so that all of one patient are a range that a search can leave out. What was
-    found is remembered until the bank changes: frozen features ask the same in each epoch.
-
-    Parameters
-    ----------
-    metric
-        ``l2``, ``l1``, or ``cosine``.
+    found is remembered until the bank changes: frozen features ask the same in each epoch. `metric` is
+    ``l2``, ``l1``, or ``cosine``.
     """
 
     features: Tensor  # what is searched (M, D)
@@ -71,12 +67,7 @@ class Bank(AnySize):
     ) -> None:
         """Fit `scale` to training features (M, D), and take them and their labels (M, G), both standardised.
 
-        Parameters
-        ----------
-        scale
-            Brings queries to the same scale; it is part of the model.
-        patient
-            (M,).
+        `scale` brings queries to the same scale and is part of the model; `patient` is (M,).
         """
         label = Standardise(expression.shape[1])
         label.fit(expression)
@@ -86,12 +77,7 @@ class Bank(AnySize):
     def search(self, query: Tensor, k: int, patient: Tensor) -> Tensor:
         """Return the rows (N, k) nearest to each query, nearest first, none of the query's patient.
 
-        Parameters
-        ----------
-        query
-            (N, D).
-        patient
-            Of each query (N,).
+        `query` is (N, D), `patient` that of each query (N,).
 
         Raises
         ------
@@ -128,11 +114,7 @@ class Bank(AnySize):
         """Join some rows (U,) of the bank to their `k` nearest others among them, in features and expression.
 
         The distance is Euclidean, over both side by side. With k or fewer rows each has all the others.
-
-        Returns
-        -------
-        Tensor
-            edge_index (2, U k): places in `rows`, from the neighbour to the row.
+        Return edge_index (2, U k): places in `rows`, from the neighbour to the row.
         """
         key = (k, _digest(rows.cpu().numpy()))
         if key not in self._joined:

@@ -56,13 +56,8 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
 def whole(params: Params, protocol: str, without: str = "") -> Fold:
     """Return the fold that trains on every patient, for a slide that is in no dataset.
 
-    Parameters
-    ----------
-    params, protocol
-        The dataset, and the question that is asked of the slide.
-    without
-        The patient that the slide shows, if it is one of the dataset's own: he is left out, and who is the
-        same tissue.
+    `protocol` is the question that is asked of the slide. If the slide shows a patient of the dataset's own,
+    `without`, he is left out, and who is the same tissue.
     """
     left = [without, *params.twins(without)] if without else []
     if set(params.sections) <= set(left):

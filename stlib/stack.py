@@ -169,7 +169,8 @@ def stack_graph(
     """Join the spots of a stack within and across its sections, and say which edge is which.
 
     ASIGN, section IV: `intra` = 8 nearest of the same section, `cross` = 12 of other ones, here of each. The
-    released code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it.
+    released code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it. The
+    two kinds share no pair of nodes.
 
     Parameters
     ----------
@@ -181,11 +182,6 @@ def stack_graph(
         Distance of neighbouring spots in the unit of `position`: one for all, or of each node (N,).
     intra, cross
         Nearest neighbours in the own section; spots kept of each other section.
-
-    Returns
-    -------
-    StackGraph
-        The two kinds share no pair of nodes.
 
     Raises
     ------

@@ -48,8 +48,6 @@ class Pair:
 
         Parameters
         ----------
-        name
-            Of the stage.
         matrix
             In um (2, 3); None if the stage found nothing.
         bend

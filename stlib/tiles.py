@@ -183,15 +183,9 @@ class Cutting:
     def sums(self, tiles: Tiles, device: torch.device, keep: Path | None = None) -> Tensor:
         """Return Z = P D of all locations (N, C): every tile is decoded once, and none is held.
 
-        Parameters
-        ----------
-        tiles
-            The slide and its locations.
-        device
-            Where the network is.
-        keep
-            Folder in which what each tile adds is kept until the caller removes it: a run that was killed
-            goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is kept.
+        `keep` is a folder in which what each tile adds is kept until the caller removes it: a run that was
+        killed goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is
+        kept.
         """
         total, parts = None, tiles.cut(self.core_px, self.halo_px, self.step)
         made = kept(tiles, parts, partial(self._added, tiles, device), keep)

@@ -108,14 +108,7 @@ class View:
 def views(home: Params, sections: dict[str, Section], tested: Sequence[str]) -> dict[str, View]:
     """Return how each section is seen by networks that are trained at home, see above.
 
-    Parameters
-    ----------
-    home
-        The dataset at home.
-    sections
-        By name, some at least at home.
-    tested
-        Names of those that are predicted.
+    Some sections at least are at home; `tested` names those that are predicted.
 
     Raises
     ------

@@ -134,12 +134,6 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
 
     Parameters
     ----------
-    params
-        The dataset, at one of its sizes.
-    folder
-        The source's files.
-    section
-        The name of a section and its folder.
     slide
         False: leave the slide aside. Then `size_px` is None, and no bin counts as outside of it.
     block
