@@ -23,24 +23,12 @@ LEAST_STRETCH = 1e-3  # singular values that agree to this part leave a circle a
 
 @dataclass(frozen=True)
 class Score:
-    """How well two sections agree under a map.
+    """How well two sections agree under a map."""
 
-    Attributes
-    ----------
-    overlap
-        IoU of the tissue masks, 0 to 1.
-    similarity
-        Correlation of the smoothed stain densities in their intersection, -1 to 1.
-    detail
-        Mean of their correlations in small windows, -1 to 1: what an outline and a gradient cannot feign.
-    information
-        Mutual information of the smoothed densities, nats.
-    """
-
-    overlap: float = 0.0
-    similarity: float = 0.0
-    detail: float = 0.0
-    information: float = 0.0
+    overlap: float = 0.0  # IoU of the tissue masks, 0 to 1
+    similarity: float = 0.0  # correlation of the smoothed stain densities in their intersection, -1 to 1
+    detail: float = 0.0  # mean of such in small windows, -1 to 1: what outline and gradient cannot feign
+    information: float = 0.0  # mutual information of the smoothed densities, nats
 
     @property
     def total(self) -> float:
@@ -66,21 +54,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Field:
-    """A smooth displacement of places in um: cubic B-splines on a square grid, constant beyond its edge.
+    """A smooth displacement of places in um: cubic B-splines on a square grid, constant beyond its edge."""
 
-    Attributes
-    ----------
-    origin_um
-        Place of the first node (2,).
-    spacing_um
-        Between nodes.
-    nodes
-        Coefficients (rows, columns, 2: x and y), um.
-    """
-
-    origin_um: np.ndarray
-    spacing_um: float
-    nodes: np.ndarray
+    origin_um: np.ndarray  # place of the first node (2,)
+    spacing_um: float  # between nodes
+    nodes: np.ndarray  # coefficients (rows, columns, 2: x and y), um
 
     def forward(self, places: np.ndarray) -> np.ndarray:
         """Move places (..., 2), um."""
@@ -129,34 +107,16 @@ class Field:
 
 @dataclass(frozen=True)
 class Registration:
-    """Where a slide lies in its stack: matrix, then field, then on through the neighbour it was aligned to.
+    """Where a slide lies in its stack: matrix, then field, then on through the neighbour it aligns to."""
 
-    Attributes
-    ----------
-    matrix
-        Its px -> px of the neighbour (2, 3), level 0 where slides were given.
-    um_per_px
-        Scale of the neighbour along x and y (2,).
-    stages
-        What was tried, in order.
-    ok
-        Whether the alignment is proven; if not, `message` says what is missing.
-    section
-        Name of the slide, where sections were given.
-    field
-        What the matrix leaves, in um in the neighbour's frame.
-    onward
-        The neighbour's own map; None where the neighbour is the middle section.
-    """
-
-    matrix: np.ndarray
-    um_per_px: np.ndarray
-    stages: tuple[Stage, ...] = ()
-    ok: bool = True
+    matrix: np.ndarray  # its px -> px of the neighbour (2, 3), level 0 where slides were given
+    um_per_px: np.ndarray  # scale of the neighbour along x and y (2,)
+    stages: tuple[Stage, ...] = ()  # what was tried, in order
+    ok: bool = True  # whether the alignment is proven; if not, `message` says what is missing
     message: str = ""
-    section: str = ""
-    field: Field | None = None
-    onward: "Registration | None" = None
+    section: str = ""  # name of the slide, where sections were given
+    field: Field | None = None  # what the matrix leaves, in um in the neighbour's frame
+    onward: "Registration | None" = None  # the neighbour's own map; None where that is the middle section
 
     def to_um(self, position: np.ndarray) -> np.ndarray:
         """Return places (..., 2) of the slide, px, in um in the frame of the middle section."""

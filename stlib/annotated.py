@@ -25,12 +25,7 @@ class Table(NamedTuple):
 
 
 def read_annotated(path: Path) -> Table:
-    """Read a section.
-
-    Parameters
-    ----------
-    path
-        An .h5ad file, or the folder of a SpatialData store (.zarr) that holds one table.
+    """Read a section from an .h5ad file, or from the folder of a SpatialData store (.zarr) with one table.
 
     Raises
     ------

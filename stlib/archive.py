@@ -94,10 +94,7 @@ def take_members(url: str, wanted: Mapping[str, str], folder: Path) -> None:
 class Stream(io.RawIOBase):
     """The bytes of a URL from first to last, connected anew wherever a connection ends early.
 
-    Attributes
-    ----------
-    position, size
-        Bytes that were read, and all there are.
+    `position` and `size` are the bytes that were read, and all there are.
     """
 
     def __init__(self, url: str) -> None:

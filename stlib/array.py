@@ -36,8 +36,6 @@ def scale_of_slide(by_spots: np.ndarray, size_px: np.ndarray, pitch_um: float, s
         The same by the spots' pixels (2,), to compare.
     size_px
         Width and height of the slide.
-    pitch_um
-        Of the array.
     source
         What the message calls the files.
 

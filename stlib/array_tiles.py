@@ -27,8 +27,6 @@ class Tiles:
 
     Parameters
     ----------
-    params
-        The dataset.
     section
         The slide as it was prepared, with a sample of its locations: over these, features are standardised.
     array, position
@@ -112,17 +110,7 @@ class Cells:
 
 
 class TileFeed:
-    """Make the batches of a model for the tiles of a slide.
-
-    Parameters
-    ----------
-    tiles
-        The slide.
-    model
-        What is fed.
-    reach
-        How far it looks.
-    """
+    """Make the batches of a model for the tiles of a slide."""
 
     def __init__(self, tiles: Tiles, model: Method, reach: Reach):
         params, config = tiles.params, model.config

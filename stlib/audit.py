@@ -21,15 +21,8 @@ NAMES = ("mse", "mae", "pcc_per_spot_zero")
 def read_counts(params: Params, folder: Path, missing: str = "refuse") -> dict[str, Section]:
     """Read the counts of every section, no slide.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Its raw files.
-    missing
-        ``refuse``: a section whose files are absent is an error. ``skip``: it is left out, and the numbers
-        are others.
+    A section whose files are absent is an error; if `missing` is ``skip`` it is left out, and the numbers are
+    others.
 
     Raises
     ------
@@ -67,8 +60,6 @@ def control_table(params: Params, sections: dict[str, Section], panel: list[str]
     sections
         Every section's counts, by name. A patient whose known section is absent takes no part in the last
         control.
-    panel
-        Genes to score.
 
     Returns
     -------

@@ -53,10 +53,7 @@ class Step(NamedTuple):
 class Allocated(TorchDispatchMode):
     """Count the bytes of the tensors that operations make, and the most there were at once.
 
-    Parameters
-    ----------
-    held
-        Tensors that are there from the start.
+    `held` are tensors that are there from the start.
     """
 
     def __init__(self, held: Iterable[Tensor] = ()):
@@ -136,19 +133,14 @@ def papers_own(name: str, protocol: str) -> Config:
 class Bench:
     """A model on a device, and locations to train it on: those of a fold's final training, fed as there.
 
+    `train_spots` is the number of locations of one epoch, those of the validation patient among them.
+
     Parameters
     ----------
     params
         The dataset, prepared; its first fold is used.
     row
         Which method, and the side of a patch.
-    device
-        Where it computes.
-
-    Attributes
-    ----------
-    train_spots
-        Locations of one epoch, those of the validation patient among them.
     """
 
     def __init__(self, params: Params, row: CostRow, device: str):

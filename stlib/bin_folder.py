@@ -114,19 +114,9 @@ def choose_bins(section: Path, spot: Spot) -> BinFolder:
     """Choose the bins that are summed into locations.
 
     Locations that pave the area are sums of the largest bins that fill them: nothing is summed twice.
-    Pseudo-spots are made of the smallest bins there are.
-
-    Parameters
-    ----------
-    section
-        Its folder, with ``binned_outputs`` in it or in its ``outs``.
-    spot
-        Form, size and pitch of the locations.
-
-    Returns
-    -------
-    BinFolder
-        The first of those that would do which has a matrix; the first of all if none has.
+    Pseudo-spots are made of the smallest bins there are. The folder of the section has ``binned_outputs`` in
+    it or in its ``outs``. Of the bins that would do, the first that have a matrix are chosen; the first of
+    all if none has.
 
     Raises
     ------

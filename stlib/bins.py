@@ -117,14 +117,7 @@ def read_grid(path: Path, side_um: int) -> Grid:
     """Fit the grid to `tissue_positions.parquet`, in batches: the file is one group of up to 11 million rows.
 
     A position belongs to the name of its bin; the order of rows means nothing. Columns may rise to the left
-    or the right of the slide.
-
-    Parameters
-    ----------
-    path
-        The table, with the columns `COLUMNS`.
-    side_um
-        Of its bins.
+    or the right of the slide. The table has the columns `COLUMNS`.
 
     Raises
     ------

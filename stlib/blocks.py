@@ -5,16 +5,9 @@ from torch import Tensor
 
 
 def kd_blocks(position: Tensor, size: int, generator: torch.Generator) -> list[Tensor]:
-    """Cut points into connected pieces of at most `size`, halving along a random direction each time.
+    """Cut points (N, 2) into connected pieces of at most `size`, halving along a random direction each time.
 
     Every point is in one piece. O(N log^2 N).
-
-    Parameters
-    ----------
-    position
-        (N, 2).
-    size
-        Points per piece at most.
     """
     waiting, blocks = [torch.arange(len(position))], []
     while waiting:

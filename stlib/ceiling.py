@@ -54,7 +54,7 @@ class Parts(NamedTuple):
 
 
 def parts(sections: dict[str, Section], genes: list[str] | tuple[str, ...] = ()) -> dict[str, Parts]:
-    """Take the counts of sections apart into what genes share and what is noise.
+    """Take the counts of sections apart into what genes share and what is noise: section -> parts.
 
     Parameters
     ----------
@@ -63,11 +63,6 @@ def parts(sections: dict[str, Section], genes: list[str] | tuple[str, ...] = ())
     genes
         Those that must be among the genes, besides the `GENES` that are counted most. A section that lacks
         one takes no part: a panel is chosen without those that are hidden.
-
-    Returns
-    -------
-    dict
-        Section -> parts.
     """
     every = [section for section in sections.values() if set(genes) <= set(section.genes)]
     names = np.array(top_mean_panel(every, min(GENES, len(common_genes(every))), genes))
@@ -95,10 +90,7 @@ def parts(sections: dict[str, Section], genes: list[str] | tuple[str, ...] = ())
 def shared_factors(centred: np.ndarray) -> int:
     """Count the factors that genes share: eigenvalues of their correlation above all those of shuffled spots.
 
-    Parameters
-    ----------
-    centred
-        (N, M); each gene is shuffled over the spots by itself (Horn 1965).
+    `centred` is (N, M); each gene is shuffled over the spots by itself (Horn 1965).
     """
     scaled = centred / np.sqrt(np.square(centred).mean(0))
     shuffled = np.random.default_rng(0).permuted(scaled, axis=0)
@@ -109,17 +101,7 @@ def shared_factors(centred: np.ndarray) -> int:
 def factors(covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Fit covariance = L L' + diag(v) by maximum likelihood.
 
-    Parameters
-    ----------
-    covariance
-        (M, M).
-    rank
-        Number of factors.
-
-    Returns
-    -------
-    tuple
-        Loadings L (M, rank) and variances v (M,) of what is not shared.
+    Return loadings L (M, rank), and variances v (M,) of what is not shared.
     """
     total = np.diag(covariance)
     variance = total / 2
@@ -146,12 +128,7 @@ def noise(found: Parts, panel: list[str]) -> np.ndarray:
 def reachable(metric: metrics.Metric, noise: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the ceiling of a metric's values, in the shape of its `function`.
 
-    Parameters
-    ----------
-    metric
-        One of `stlib.metrics.METRICS`.
-    noise, truth
-        Noise of the labels, and labels (N, G).
+    The noise of the labels and the labels themselves, `truth`, are (N, G).
     """
     if metric.function not in AXIS:
         return metric.function(noise, np.zeros_like(noise))
@@ -173,8 +150,6 @@ def of_predictions(
     ----------
     predictions
         Of any method: which locations and genes, and what was measured there.
-    sections
-        Each of its sections, by name.
     noises
         (names of sections, genes of a panel) -> the noise of their labels, (N, G) each.
     """
@@ -205,8 +180,6 @@ def noises(predictions: Predictions, sections: dict[str, Section], found: dict[s
     ----------
     predictions
         Of any method: which locations and genes, and what was measured there.
-    sections
-        Each of its sections, by name.
     found
         From `parts`, for the same sections.
     """
@@ -224,12 +197,7 @@ def noises(predictions: Predictions, sections: dict[str, Section], found: dict[s
 def scores(noises: Predictions, name: str) -> pd.Series:
     """Return the ceiling of a metric: one value per patient (or fold), as `stlib.metrics.score` does.
 
-    Parameters
-    ----------
-    noises
-        From `of_predictions`.
-    name
-        Of the metric.
+    `noises` are from `of_predictions`.
     """
     metric = metrics.find(name)
     ceiling = replace(metric, function=lambda noise, truth: reachable(metric, noise, truth))
@@ -239,10 +207,7 @@ def scores(noises: Predictions, name: str) -> pd.Series:
 def by_gene(noises: Predictions) -> pd.Series:
     """Return the ceiling of each gene's correlation: mean over the sections of a patient, then patients.
 
-    Parameters
-    ----------
-    noises
-        From `of_predictions`.
+    `noises` are from `of_predictions`.
     """
     metric, ceilings = metrics.find("pcc_per_gene"), []
     scored = ~noises.obs["known"].to_numpy(bool)
@@ -259,12 +224,7 @@ def counting_noise(counts: np.ndarray) -> np.ndarray:
     Two parts of the counts, a share q of them each, are two measurements of the same tissue at depth q: half
     of their mean squared difference is the variance of one, v. The parabola of ln v over ln q through
     `SHARES` leads to the counts as they are, q = 1. The noise is the difference of two halves, with that
-    variance in each gene.
-
-    Parameters
-    ----------
-    counts
-        Raw counts of the panel (N, G), of any sections.
+    variance in each gene. `counts` are raw counts of the panel (N, G), of any sections.
     """
     rng, counts = np.random.default_rng(0), counts.astype(np.int64)
     variances = []

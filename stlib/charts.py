@@ -25,14 +25,8 @@ def dot_plot(found: pd.DataFrame, ax: Axes) -> Axes:
     A control is a hollow grey circle, a ceiling a hollow grey diamond. A dashed line stands at the best
     control of each section: what lies on its worse side is not worth its cost. A row without a value says
     "undefined". The axis is as long as dots and crosses need, and a quarter of that more on each side: an
-    interval that goes on beyond (over two patients most do) ends there in an arrowhead.
-
-    Parameters
-    ----------
-    found
-        Lines of `stlib.scores.frame`, of one metric.
-    ax
-        Where to draw. Its artists are labelled, for ``ax.legend()``.
+    interval that goes on beyond (over two patients most do) ends there in an arrowhead. `found` holds lines
+    of `stlib.scores.frame`, of one metric; the artists are labelled, for ``ax.legend()``.
 
     Raises
     ------
@@ -139,12 +133,8 @@ def _neutral(artist: Line2D) -> Line2D:
 def box_plot(patients: pd.DataFrame, ax: Axes) -> Axes:
     """Draw one metric of every patient: a dot each, with the quartiles as a box; a star for p < 0.05.
 
-    Parameters
-    ----------
-    patients
-        Lines of `stlib.scores.by_patient`, of one metric, with `p` of each row (`stlib.comparisons.tests`).
-    ax
-        Where to draw.
+    `patients` holds lines of `stlib.scores.by_patient`, of one metric, with `p` of each row
+    (`stlib.comparisons.tests`).
     """
     keys = [*PLACE, "label"]
     rows = patients.drop_duplicates(keys)
@@ -180,15 +170,9 @@ def _box(values: np.ndarray, y: float, hue: str, filled: bool, ax: Axes) -> None
 def difference_plot(found: pd.DataFrame, ax: Axes) -> Axes:
     """Draw what each variant changes in one metric: a dot per patient, the mean with its intervals.
 
-    The thick line is the 95 % interval over patients, the thin one below it that over seeds.
-
-    Parameters
-    ----------
-    found
-        Lines of `stlib.comparisons.differences`, of one metric, in the order to draw; `group` is printed in
-        bold above its rows, `patients` holds the differences of the patients.
-    ax
-        Where to draw.
+    The thick line is the 95 % interval over patients, the thin one below it that over seeds. `found` holds
+    lines of `stlib.comparisons.differences`, of one metric, in the order to draw; `group` is printed in bold
+    above its rows, `patients` holds the differences of the patients.
     """
     ticks, labels, bold, y = [], [], [], 0.0
     for group, section in found.groupby("group", sort=False):

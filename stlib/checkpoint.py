@@ -25,12 +25,7 @@ def save_checkpoint(
 ) -> None:
     """Write the state of a model, of its optimiser, and what they are.
 
-    Parameters
-    ----------
-    path
-        A .safetensors file.
-    about
-        Plain data. `model`, its name, is compared when the file is read.
+    `path` is a .safetensors file, `about` plain data; its `model`, a name, is compared when the file is read.
     """
     tensors = {f"model.{key}": value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     groups = []
@@ -99,10 +94,7 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Put a saved state into a model and its optimiser; return what the checkpoint says of itself.
 
-    Parameters
-    ----------
-    name
-        The model the state must belong to, e.g. ``asign@no_graph``.
+    `name` is the model that the state must belong to, e.g. ``asign@no_graph``.
 
     Raises
     ------

@@ -21,31 +21,16 @@ LOOKS = 1000  # genes that stand in for the slide, at most
 
 @dataclass(frozen=True)
 class Cohort:
-    """Sections of patients of whom one is known; N spots of a section, G genes, D that stand in for looks.
-
-    Attributes
-    ----------
-    params
-        The dataset.
-    panel
-        Genes to score (G).
-    sections
-        Patient -> its sections in cutting order, the known one among them.
-    folds
-        Fold -> patients tested.
-    section, counts, labels, looks
-        Section -> what was read, raw counts of the panel (N, G), log proportions of the panel (N, G), and of
-        the genes that follow it (N, D), standardised by the patient's known section.
-    """
+    """Sections of patients of whom one is known; N spots of a section, G genes, D that stand in for looks."""
 
     params: Params
-    panel: list[str]
-    sections: dict[str, list[str]]
-    folds: dict[str, list[str]]
-    section: dict[str, Section]
-    counts: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    looks: dict[str, np.ndarray]
+    panel: list[str]  # genes to score (G)
+    sections: dict[str, list[str]]  # patient -> its sections in cutting order, the known one among them
+    folds: dict[str, list[str]]  # fold -> patients tested
+    section: dict[str, Section]  # section -> what was read
+    counts: dict[str, np.ndarray]  # section -> raw counts of the panel (N, G)
+    labels: dict[str, np.ndarray]  # section -> log proportions of the panel (N, G)
+    looks: dict[str, np.ndarray]  # those of the genes that follow (N, D), standardised by the known section
 
     @classmethod
     def of(cls, params: Params, sections: Mapping[str, Section], panel: list[str]) -> Self:

@@ -13,14 +13,8 @@ from stlib.tables import PLACE, Table, rows_for
 def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
     """Test each method of a table against the best control of its section, and against ours, in pairs.
 
-    The best control is the one of the best mean over these very patients, which is to its favour.
-
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    patients
-        From `stlib.scores.by_patient`; metrics of folds are not tested.
+    The best control is the one of the best mean over these very patients, which is to its favour. `patients`
+    is from `stlib.scores.by_patient`; metrics of folds are not tested.
 
     Returns
     -------
@@ -65,15 +59,7 @@ def tests(table: Table, dataset: str, patients: pd.DataFrame) -> pd.DataFrame:
 
 
 def said_of_tests(found: pd.DataFrame, headline: str) -> list[str]:
-    """Say under a table what its paired tests show of its first metric.
-
-    Parameters
-    ----------
-    found
-        From `tests`.
-    headline
-        The metric.
-    """
+    """Say under a table what its paired tests (`tests`) show of its first metric, the headline."""
     if found.empty or not (found["n"] > 1).any():
         return []
     own = found[(found["metric"] == headline) & (found["against"] == "best control")]
@@ -97,14 +83,7 @@ def differences(
 ) -> pd.DataFrame:
     """Hold each variant in the tables against the model that it changes, patient by patient.
 
-    Parameters
-    ----------
-    tables
-        Name -> table.
-    dataset
-        Which data.
-    scores
-        Name -> `stlib.scores.patient_scores` of the table.
+    `scores` is name -> `stlib.scores.patient_scores` of the table.
 
     Returns
     -------
@@ -164,15 +143,7 @@ def _verdict(line: Mapping[str, object]) -> str:
 
 
 def in_words(found: pd.DataFrame, metric: str) -> list[str]:
-    """Say what each variant changes in a metric, one sentence each.
-
-    Parameters
-    ----------
-    found
-        From `differences`.
-    metric
-        Which one.
-    """
+    """Say what each variant changes in a metric (`differences`), one sentence each."""
     what = {
         "worse": "worse: what was changed is worth something",
         "better": "better: {against} would gain by it",

@@ -23,10 +23,7 @@ RULES = {
 def reductions(runs: list[Run]) -> list[str]:
     """Say for a caption where frozen features come from, what the panel is, and how runs were made.
 
-    Parameters
-    ----------
-    runs
-        Those of one table; the shared run of the controls stands for its members.
+    `runs` are those of one table; the shared run of the controls stands for its members.
     """
     params = runs[0].params
     encoder = params.encoder
@@ -54,10 +51,7 @@ def reductions(runs: list[Run]) -> list[str]:
 def settings(runs: list[Run]) -> list[str]:
     """Say which settings of each method differ from those of its paper, or of its method if it is a variant.
 
-    Parameters
-    ----------
-    runs
-        Those of one table; what several say is said once.
+    `runs` are those of one table; what several say is said once.
     """
     members = [member for run in runs for member in run.members]
     said = [note for member in members for note in (_reduced(member), _varied(member))]
@@ -67,12 +61,7 @@ def settings(runs: list[Run]) -> list[str]:
 def made(runs: list[Run], datasets: Iterable[str]) -> dict[str, Any]:
     """Return what a table was made with and of: versions, lock, and SHA-256 of each prepared section.
 
-    Parameters
-    ----------
-    runs
-        Those of one table.
-    datasets
-        Whose sections it predicts; each size is one.
+    The table predicts sections of `datasets`; each size is one.
     """
     versions = [json.loads(run.record.read_text())["versions"] for run in runs]
     sections = {}
@@ -86,10 +75,7 @@ def made(runs: list[Run], datasets: Iterable[str]) -> dict[str, Any]:
 def unreachable(sections: Mapping[str, Mapping[str, Section]]) -> list[str]:
     """Say of which datasets no ceiling is given, because their counts are not at hand.
 
-    Parameters
-    ----------
-    sections
-        Dataset -> what `stlib.sections.load_prepared` returns.
+    `sections` is dataset -> what `stlib.sections.load_prepared` returns.
     """
     absent = [name for name, found in sections.items() if not found]
     told = f"No share of what is reachable: the counts of {', '.join(absent)} are not prepared here."
@@ -139,11 +125,8 @@ def _plain(value: Any) -> Any:
 def report(runs: list[Run]) -> pd.DataFrame:
     """Return device, seconds, peak memory and fingerprint of each run, from its record; controls share one.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One line per run: `protocol`, `dataset`, `model`, `setting`, `seed`, `to` (of a transfer), `device`,
-        `train_seconds`, `seconds`, `peak_memory_mb` and `fingerprint`.
+    One line per run: `protocol`, `dataset`, `model`, `setting`, `seed`, `to` (of a transfer), `device`,
+    `train_seconds`, `seconds`, `peak_memory_mb` and `fingerprint`.
     """
     shown = ("device", "train_seconds", "seconds", "peak_memory_mb", "fingerprint")
     rows = []

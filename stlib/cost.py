@@ -26,11 +26,8 @@ LINED = ("forward_gflop", "step_gflop", "peak_gb", "update_gb", "step_s")
 def measure(table: Costs, params: Params) -> pd.DataFrame:
     """Measure every row of a table.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row and measured batch: `row` (its place), the fields of `Step`, `parameters_m`, and
-        `epoch_steps`, the steps of one epoch at the table's batch.
+    Return one line per row and measured batch: `row` (its place), the fields of `Step`, `parameters_m`, and
+    `epoch_steps`, the steps of one epoch at the table's batch.
     """
     lines = []
     for place, row in enumerate(tqdm(costs_for(table, params), unit="row", desc=table.name)):
@@ -44,11 +41,8 @@ def measure(table: Costs, params: Params) -> pd.DataFrame:
 def fit(measured: pd.DataFrame) -> pd.DataFrame:
     """Fit a line through the small batches of each row that was measured at them.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row and quantity: `start` + `slope` n; `off`, the largest distance of a measured value
-        from the line, as a share of the value; and whether it `holds` for other batches.
+    Return one line per row and quantity: `start` + `slope` n; `off`, the largest distance of a measured value
+    from the line, as a share of the value; and whether it `holds` for other batches.
     """
     lines = []
     for place, group in measured.groupby("row", sort=False).filter(lambda rows: len(rows) > 1).groupby("row"):
@@ -66,10 +60,7 @@ def fit(measured: pd.DataFrame) -> pd.DataFrame:
 def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
     """Return one line per row at a batch: as measured, or on the line through the small ones.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index `row`; the columns `COSTS` and `extrapolated`. NaN where a line does not hold.
+    Index `row`; the columns `COSTS` and `extrapolated`. NaN where a line does not hold.
     """
     lined = fit(measured)
     lined = lined.assign(value=(lined["start"] + lined["slope"] * batch).where(lined["holds"]))
@@ -83,18 +74,10 @@ def at_batch(measured: pd.DataFrame, batch: int) -> pd.DataFrame:
 
 
 def frame(table: Costs, params: Params, measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the numbers of a table of costs, at its own batch.
+    """Return the numbers of a table of costs, at its own batch, from what was measured (`measure`).
 
-    Parameters
-    ----------
-    measured
-        From `measure`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One line per row and metric: `label`, `model`, `protocol`, `patch_px`, `extrapolated`,
-        `metric`, `value`, `reported`.
+    One line per row and metric: `label`, `model`, `protocol`, `patch_px`, `extrapolated`, `metric`, `value`,
+    `reported`.
     """
     printed, lines = published(), []
     values = at_batch(measured, table.batch)
@@ -113,8 +96,6 @@ def layout(table: Costs, found: pd.DataFrame, notes: Sequence[str] = ()) -> Layo
 
     Parameters
     ----------
-    table
-        The declaration.
     found
         Its numbers, from `frame`.
     notes

@@ -18,10 +18,7 @@ MAX_DIGITS = 9  # fits int32
 def read_counts(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
     """Read a gzipped table of spots x genes, tab-separated, whose first cell is empty.
 
-    Returns
-    -------
-    barcodes, genes, counts
-        (N,), (M,), and (N, M) int32.
+    Return barcodes (N,), genes (M,), and counts (N, M) int32.
 
     Raises
     ------

@@ -68,12 +68,7 @@ class DenseFeed:
     def training(self, batch: Batch, names: tuple[str, ...], generator: torch.Generator) -> Iterator[Batch]:
         """Yield batches of windows that hold each location once, turned and mirrored at random.
 
-        Parameters
-        ----------
-        batch
-            All locations of the named sections, one section after the other.
-        names, generator
-            See `stlib.feed.Feed.training`.
+        `batch` holds all locations of the named sections, one section after the other.
         """
         places, before, side = [], 0, self.config.window_px
         for name in names:

@@ -22,12 +22,8 @@ class Started(DDPStrategy):
 def fabric(gpu: bool, precision: Any) -> Fabric:
     """Return where and how precisely this process computes, in touch with those started together.
 
-    Parameters
-    ----------
-    gpu
-        Whether to compute on one: of the processes of a machine each takes its own.
-    precision
-        See `stlib.params.Training`.
+    With `gpu` each of the processes of a machine takes a GPU of its own; for `precision` see
+    `stlib.params.Training`.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     kind = "cuda" if gpu else "cpu"

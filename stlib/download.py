@@ -44,8 +44,6 @@ def download(files: Iterable[File], url: str, folder: Path) -> None:
 
     Parameters
     ----------
-    files
-        Of the manifest.
     url
         What their paths are relative to.
     folder
@@ -76,14 +74,7 @@ def download(files: Iterable[File], url: str, folder: Path) -> None:
 def make_sure_of_room(folder: Path, needed: int, what: str) -> None:
     """Say how much is to come and how much room there is, before anything comes.
 
-    Parameters
-    ----------
-    folder
-        Is there.
-    needed
-        Bytes.
-    what
-        Of what, for the message.
+    `folder` is there already; `needed` is in bytes, and `what` names them in the message.
 
     Raises
     ------

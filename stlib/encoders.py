@@ -95,17 +95,8 @@ def parse_spec(spec: str) -> Spec:
 def backbone(spec: str) -> "nn.Module":
     """Build an image network without its classifier: patches (N, 3, P, P) -> features (N, D).
 
-    Random weights are drawn from torch's generator, so that a seeded run repeats.
-
-    Parameters
-    ----------
-    spec
-        See the module.
-
-    Returns
-    -------
-    torch.nn.Module
-        See `width` for D.
+    Random weights are drawn from torch's generator, so that a seeded run repeats. For `spec` see the module,
+    for D `width`.
 
     Raises
     ------
@@ -137,17 +128,8 @@ def width(network: "nn.Module") -> int:
 def tokens(network: "nn.Module", pixels: "Tensor") -> "Tensor":
     """Return what a network finds at each place of an image, before it is pooled.
 
-    Parameters
-    ----------
-    network
-        See `backbone`.
-    pixels
-        (N, 3, P, P).
-
-    Returns
-    -------
-    torch.Tensor
-        (N, T, D), place by place in rows, D = `network.num_features`; without class and register tokens.
+    Of pixels (N, 3, P, P) this is (N, T, D), place by place in rows, D = `network.num_features`; without
+    class and register tokens.
     """
     found = network.forward_features(pixels)
     if found.ndim == 3:
@@ -202,12 +184,8 @@ def _from_hub(spec: Spec) -> "nn.Module":
 class Timm:
     """A network as a frozen encoder, normalised as in its training; built when it first encodes.
 
-    Parameters
-    ----------
-    spec
-        See the module; untrained weights come from a fixed seed.
-    device
-        Default: the GPU if there is one.
+    For `spec` see the module; untrained weights come from a fixed seed. The device is by default the GPU if
+    there is one.
     """
 
     def __init__(self, spec: str, device: str | None = None) -> None:

@@ -19,19 +19,13 @@ PROGRAMS = ("7zz", "7z", "7za")
 
 
 def unpack(archive: Path, password: str, wanted: Mapping[str, str], folder: Path) -> None:
-    """Bring members of an encrypted archive into `folder`; those that are there are kept.
+    """Bring members of an encrypted .zip into `folder`; those that are there are kept.
 
     Parameters
     ----------
-    archive
-        A .zip.
-    password
-        As its source publishes it.
     wanted
         End of a member's path -> path below `folder`. A member ``*.gz`` is decompressed where the path it
         gets is not called so.
-    folder
-        Gets the files.
 
     Raises
     ------

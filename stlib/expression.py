@@ -25,8 +25,6 @@ def top_mean_panel(sections: Iterable[Section], size: int, add: Iterable[str] = 
     ----------
     sections
         Those the choice may look at. Under `strict` they hold no spot whose counts are hidden.
-    size
-        Number of genes.
     add
         Genes that follow, unless they are among them.
 
@@ -56,15 +54,8 @@ def panel_counts(section: Section, panel: list[str]) -> np.ndarray:
 def log_proportion(counts: np.ndarray) -> np.ndarray:
     """Return t = ln((x + 1) / sum over the panel of (x + 1)), the label scale of ASIGN's released pipeline.
 
-    Parameters
-    ----------
-    counts
-        Raw counts of the panel (N, G), or sums of them over a region.
-
-    Returns
-    -------
-    np.ndarray
-        (N, G) float32, negative; a flat profile of 250 genes is ln(1 / 250) = -5.5 everywhere.
+    `counts` are raw counts of the panel (N, G), or sums of them over a region. The result is (N, G) float32,
+    negative; a flat profile of 250 genes is ln(1 / 250) = -5.5 everywhere.
 
     Examples
     --------
@@ -88,14 +79,9 @@ def thinned_log_proportion(counts: np.ndarray, share: float) -> np.ndarray:
     Parameters
     ----------
     counts
-        Raw counts of the panel (N, G).
+        Raw counts of the panel (N, G); the result has their shape, float32.
     share
         Of the area that was counted; 1: as they are.
-
-    Returns
-    -------
-    np.ndarray
-        (N, G) float32.
 
     Examples
     --------
@@ -112,19 +98,8 @@ def thinned_log_proportion(counts: np.ndarray, share: float) -> np.ndarray:
 def sum_over(parents: np.ndarray, counts: np.ndarray, n_parents: int) -> np.ndarray:
     """Add the counts of all locations that share a parent.
 
-    Parameters
-    ----------
-    parents
-        Index of the region (or global) cell of each location (N,).
-    counts
-        Raw counts (N, G).
-    n_parents
-        Number of cells R.
-
-    Returns
-    -------
-    np.ndarray
-        (R, G).
+    `parents` is the index of each location's region (or global) cell (N,), `counts` are raw (N, G); the sums
+    are (R, G), R = `n_parents`.
     """
     n = len(parents)
     assign = sparse.csr_matrix((np.ones(n), (parents, np.arange(n))), shape=(n_parents, n))

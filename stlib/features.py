@@ -36,18 +36,13 @@ AROUND = 5  # patches along each side of a spot's neighbourhood (TRIPLEX)
 
 @lru_cache(maxsize=4)
 def encoder(spec: str) -> Encoder:
-    """Return the encoder that a word names.
+    """Return the encoder that a word names; its weights are read when it first encodes.
 
     Parameters
     ----------
     spec
         ``stain`` (`stlib.stain`, no weights), or a model of timm and where its weights come from
         (`stlib.encoders`): ``<name>@untrained``, ``<name>@hub`` or ``<name>@file:<path>``.
-
-    Returns
-    -------
-    Encoder
-        Its weights are read when it first encodes.
 
     Raises
     ------
@@ -69,8 +64,6 @@ def patches(params: Params, section: Section, level: str, kept: bool = True) -> 
     ----------
     params
         The dataset; `params.levels[level]` says how many level-0 px a patch covers and what it is reduced to.
-    section
-        Whose nodes.
     level
         ``spot``: one around each spot. ``region``, ``global``: one for each grid cell that holds a spot, in
         the order of `stlib.graph.grid_parents`.
@@ -93,17 +86,8 @@ def features(
 ) -> np.ndarray:
     """Return the features of each node of a level, encoded once.
 
-    Parameters
-    ----------
-    params, section, level, kept
-        See `patches`.
-    by
-        The encoder. Default: the one that `params.encoder` names.
-
-    Returns
-    -------
-    np.ndarray
-        float32 (nodes, D); a read-only memory map.
+    `by` is the encoder, by default the one that `params.encoder` names; for the others see `patches`. The
+    result is float32 (nodes, D), a read-only memory map.
     """
     by = encoder(params.encoder) if by is None else by
     recipe, centres = _recipe(params, section, level)
@@ -116,10 +100,7 @@ def features(
 def neighbours(params: Params, section: Section, by: Encoder | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the features of the 5 x 5 patches around each spot, side by side, encoded once.
 
-    Parameters
-    ----------
-    params, section, by
-        See `features`.
+    Parameters are as in `features`.
 
     Returns
     -------

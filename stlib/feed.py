@@ -110,8 +110,6 @@ class Feed:
 
         Parameters
         ----------
-        names
-            Sections to yield.
         known
             Sections whose expression the model may read.
         labelled
@@ -288,13 +286,7 @@ def _check_words(name: str, words: Iterable[str], known: tuple[str, ...]) -> Non
 
 
 def augment(patch: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn each patch by a random multiple of 90 degrees and mirror half of them.
-
-    Parameters
-    ----------
-    patch
-        (N, 3, P, P).
-    """
+    """Turn each patch (N, 3, P, P) by a random multiple of 90 degrees and mirror half of them."""
     turn = torch.randint(4, (len(patch),), generator=generator)
     mirror = torch.randint(2, (len(patch),), generator=generator).bool()
     out = patch.clone()

@@ -39,14 +39,6 @@ def section_fields(
 
     Parameters
     ----------
-    params, section
-        The dataset, and a section of it.
-    panel
-        Genes to predict, in order.
-    needs
-        Which fields are wanted.
-    encoder
-        Of the frozen features.
     seen
         Locations whose counts may be read (N,); those of the others are never looked at.
     intra

@@ -111,14 +111,10 @@ def gene_across_methods(
     ----------
     table
         Its rows give methods, labels and order.
-    params
-        The dataset.
     protocol
         ``2d``, ``3d`` or ``hd``.
     gene
         Its name; where the fold's panel lacks it, the figure says so.
-    load
-        Run -> predictions. Default: from the run's folder.
     """
     fold, (patient, *_) = next(iter(params.folds[protocol].items()))
     shown, place = {}, (protocol, params.size)
@@ -143,18 +139,8 @@ def gene_across_methods(
 def section_maps(predictions: Predictions, gene: str, params: Params, model: str) -> Figure:
     """Draw a gene in the scored sections of one patient: measured above, predicted below.
 
-    The patient is the first whose fold has the gene in its panel; where none has, the figure says so.
-
-    Parameters
-    ----------
-    predictions
-        Of one run.
-    gene
-        Its name.
-    params
-        The dataset; spots are drawn as wide as 0.9 of their pitch.
-    model
-        To print beside the lower row.
+    The patient is the first whose fold has the gene in its panel; where none has, the figure says so. Spots
+    are drawn as wide as 0.9 of their pitch; `model` is printed beside the lower row.
     """
     obs = predictions.obs.reset_index(drop=True)
     at = np.flatnonzero(predictions.genes == gene)
@@ -188,10 +174,7 @@ def section_maps(predictions: Predictions, gene: str, params: Params, model: str
 def training(histories: Mapping[Any, pd.DataFrame]) -> Figure:
     """Draw loss and validation error of every run that trained something; say so if none did.
 
-    Parameters
-    ----------
-    histories
-        Run (whatever has a `model`) -> its history, empty for a model without training.
+    `histories` is run (whatever has a `model`) -> its history, empty for a model without training.
     """
     trained = {run.model: history for run, history in histories.items() if len(history)}
     if not trained:

@@ -30,15 +30,8 @@ def file_hash(path: Path) -> str:
 def kept_hash(path: Path, stamp: Path) -> str:
     """Return the SHA-256 of a large file, computed once.
 
-    It is kept with size and time of change, and computed anew when these differ. Where the file itself was
-    left behind (a GPU machine to which only caches were carried), what is kept counts.
-
-    Parameters
-    ----------
-    path
-        The file.
-    stamp
-        Where the hash is kept.
+    It is kept at `stamp` with size and time of change, and computed anew when these differ. Where the file
+    itself was left behind (a GPU machine to which only caches were carried), what is kept counts.
 
     Raises
     ------
@@ -66,14 +59,8 @@ def seal(path: Path) -> None:
 def sealed(path: Path, remedy: str = "make it again") -> str:
     """Return the SHA-256 of a file that was sealed; one of the size and time of its seal is not read again.
 
-    Where the file itself was left behind, what is kept counts.
-
-    Parameters
-    ----------
-    path
-        The file.
-    remedy
-        What the message advises, besides to delete it.
+    Where the file itself was left behind, what is kept counts. `remedy` is what the message advises, besides
+    to delete the file.
 
     Raises
     ------
@@ -139,12 +126,8 @@ def text_hash(*parts: Any) -> str:
 def modules(roots: list[str]) -> list[Path]:
     """Return the files of stlib that `roots` import, directly or not, themselves included.
 
-    Read from the source, so that nothing is imported to know it; imports inside functions count.
-
-    Parameters
-    ----------
-    roots
-        Module names such as ``stlib.train``.
+    Read from the source, so that nothing is imported to know it; imports inside functions count. Roots are
+    named as ``stlib.train`` is.
     """
     found: dict[str, Path] = {}
     waiting = list(roots)
@@ -183,12 +166,8 @@ def resolved(params: Params, models: list[str]) -> dict[str, Any]:
 def named_files(content: dict[str, Any], roots: list[str]) -> list[Path]:
     """Return the files that settings name (``file:<path>``): weights, texts of genes.
 
-    Parameters
-    ----------
-    content
-        Resolved parameters of a run.
-    roots
-        Its modules; the defaults of those that are models count, whether or not they are overridden.
+    `content` holds the resolved parameters of a run, `roots` its modules; the defaults of those that are
+    models count, whether or not they are overridden.
     """
     words = [content["encoder"], *(value for own in content["overrides"].values() for value in own.values())]
     for path in (_file(root) for root in roots if root.startswith("stlib.models.")):

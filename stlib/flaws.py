@@ -51,14 +51,8 @@ def carried_weights(cohort: Cohort, flawed: bool) -> Predicted:
     """Train a linear model fold after fold; with the flaw, on the weights that the fold before left.
 
     Its input says whose spot it is (as stain may) and nothing of what the spot expresses: a random vector of
-    the patient, under noise. So no honest model is better than the mean label of the training patients.
-
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: one model for all folds.
+    the patient, under noise. So no honest model is better than the mean label of the training patients. With
+    the flaw one model serves all folds.
     """
     rng = np.random.default_rng(0)
     patient = {name: rng.normal(size=WIDTH) for name in cohort.sections}
@@ -85,13 +79,6 @@ def chosen_checkpoint(cohort: Cohort, flawed: bool) -> Predicted:
 
     Each checkpoint is the mean training label plus a random wave over each section, the same for all genes:
     it correlates with them by chance alone. The right choice looks at the other patients, who know nothing.
-
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: the hidden sections of the fold choose.
     """
     rng = np.random.default_rng(0)
     waves = {}  # section -> (N, EPOCHS)
@@ -123,13 +110,6 @@ def coarse_labels(cohort: Cohort, flawed: bool) -> Predicted:
     A region's label is made of the summed counts of its spots, the tested one among them. A network that is
     trained on it, and whose levels share their last layer, can at best return it: that is what is scored.
     Without hidden labels, what is left is the known section, by place.
-
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: coarse labels of hidden sections are learned.
     """
     return regions(cohort) if flawed else nearest_mean(cohort)
 
@@ -151,14 +131,8 @@ def regions(cohort: Cohort, itself: bool = True) -> Predicted:
 def random_edges(cohort: Cohort, flawed: bool, draw: int = 0) -> Predicted:
     """Carry known labels over a graph; with the flaw, one drawn anew within each random test batch.
 
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: batches of 128, and 10 random neighbours for each known spot.
-    draw
-        Seed of the batches and edges.
+    With the flaw batches are of 128, and each known spot has 10 random neighbours; `draw` is the seed of
+    both.
     """
     return propagated(cohort, BATCH, STRANGERS, draw) if flawed else propagated(cohort, None, 0, draw)
 
@@ -168,14 +142,10 @@ def propagated(cohort: Cohort, batch: int | None, strangers: int, draw: int) -> 
 
     Parameters
     ----------
-    cohort
-        The counts.
     batch
         Spots of a batch, drawn at random; only they can be neighbours. None: the whole patient at once.
     strangers
         Random neighbours of each known spot.
-    draw
-        Seed.
     """
     rng, predicted = np.random.default_rng(draw), {}
     for names in cohort.sections.values():
@@ -212,12 +182,7 @@ def _edges(
 def one_key(cohort: Cohort, flawed: bool) -> Predicted:
     """Let each spot attend to the 20 known spots around by its looks; with the flaw, to one key, their mean.
 
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: one key for each spot, so that its softmax is 1 whatever the query.
+    With one key for each spot its softmax is 1 whatever the query.
     """
     predicted = {}
     for name in _hidden(cohort):
@@ -233,17 +198,7 @@ def one_key(cohort: Cohort, flawed: bool) -> Predicted:
 def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return softmax(q k' / sqrt(D)) v for each query.
 
-    Parameters
-    ----------
-    queries
-        (N, D).
-    keys, values
-        (N, K, D) and (N, K, G).
-
-    Returns
-    -------
-    np.ndarray
-        (N, G).
+    `queries` (N, D), `keys` (N, K, D) and `values` (N, K, G) give (N, G).
 
     Examples
     --------
@@ -260,12 +215,7 @@ def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndar
 def mixed_nodes(cohort: Cohort, flawed: bool) -> Predicted:
     """Hand the true labels through three layers and average a spot's tokens; with the flaw, a view's tokens.
 
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: (layers, nodes, genes) is read as (nodes, layers, genes), see `tokens`.
+    With the flaw (layers, nodes, genes) is read as (nodes, layers, genes), see `tokens`.
     """
     rng, predicted = np.random.default_rng(0), {}
     for name in _hidden(cohort):
@@ -292,12 +242,7 @@ def tokens(layers: np.ndarray, flawed: bool) -> np.ndarray:
 def section_projections(cohort: Cohort, flawed: bool) -> Predicted:
     """Predict the mean label of the 20 known spots that look most alike, after a random projection.
 
-    Parameters
-    ----------
-    cohort
-        The counts.
-    flawed
-        True: each section has a projection of its own. False: all share one.
+    With the flaw each section has a projection of its own; else all share one.
     """
     rng, width = np.random.default_rng(0), next(iter(cohort.looks.values())).shape[1]
     shared = rng.normal(size=(width, PROJECTED))
@@ -322,24 +267,12 @@ def _hidden(cohort: Cohort) -> list[str]:
 
 @dataclass(frozen=True)
 class Flaw:
-    """What is wrong, where it was found, and what it means for a score.
+    """What is wrong, where it was found, and what it means for a score."""
 
-    Attributes
-    ----------
-    title
-        What the code does.
-    where
-        Whose released code, and which file.
-    meaning
-        How to read a number that was made so.
-    show
-        (cohort, flawed) -> what is predicted.
-    """
-
-    title: str
-    where: str
-    meaning: str
-    show: Callable[[Cohort, bool], Predicted]
+    title: str  # what the code does
+    where: str  # whose released code, and which file
+    meaning: str  # how to read a number that was made so
+    show: Callable[[Cohort, bool], Predicted]  # (cohort, flawed) -> what is predicted
 
 
 FLAWS = (

@@ -20,22 +20,11 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom: half-open
 
 @dataclass(frozen=True)
 class Footprints:
-    """What N locations cover of one image.
+    """What N locations cover of one image."""
 
-    Attributes
-    ----------
-    centre
-        x and y (N, 2), px.
-    half
-        Half the width and half the height of each (N, 2), px: a disc may be an ellipse, where a pixel is no
-        square.
-    shape
-        ``circle`` or ``square``; either may be longer one way.
-    """
-
-    centre: np.ndarray
-    half: np.ndarray
-    shape: str
+    centre: np.ndarray  # x and y (N, 2), px
+    half: np.ndarray  # half width and height (N, 2), px: a disc may be an ellipse, where a pixel is no square
+    shape: str  # circle or square; either may be longer one way
 
     def __len__(self) -> int:
         return len(self.centre)

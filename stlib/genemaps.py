@@ -44,8 +44,6 @@ def predict_slide(
     ----------
     model
         Trained, of UNIT ``window``.
-    tiles
-        The slide and the locations (N).
     array
         Column and row of each in its array (N, 2).
     path

@@ -34,14 +34,7 @@ def genes(
 ) -> pd.DataFrame:
     """Score every gene of every row of a table that is no constant.
 
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    reachable
-        From `stlib.scores.reachable`; empty: no ceiling is known.
-    load
-        Run -> predictions. Default: from the run's folder.
+    `reachable` is from `stlib.scores.reachable`; empty: no ceiling is known.
 
     Returns
     -------
@@ -92,13 +85,7 @@ def score(seeds: Sequence[Predictions]) -> pd.DataFrame:
 
 
 def predictable(found: pd.DataFrame) -> list[str]:
-    """Say of each method how many genes it predicts.
-
-    Parameters
-    ----------
-    found
-        From `genes`.
-    """
+    """Say of each method how many genes it predicts (`genes`)."""
     said = []
     for (protocol, _, size), group in found.groupby(PLACE, sort=False):
         counts = [

@@ -22,8 +22,6 @@ def knn_graph(position: np.ndarray, k: int, group: np.ndarray | None = None) -> 
     ----------
     position
         Coordinates (N, 2), any unit.
-    k
-        Neighbours per node.
     group
         Section of each node (N,); default: one group.
 
@@ -64,17 +62,7 @@ def knn_graph(position: np.ndarray, k: int, group: np.ndarray | None = None) -> 
 def radius_graph(position: np.ndarray, radius: float) -> Edges:
     """Join the nodes that are nearer to each other than `radius`, both ways and without self loops.
 
-    Parameters
-    ----------
-    position
-        Coordinates (N, 2), any unit.
-    radius
-        In the same unit.
-
-    Returns
-    -------
-    tuple
-        edge_index (2, E), and distance (E,) float32.
+    `position` (N, 2) and `radius` are in one unit. Return edge_index (2, E), and distance (E,) float32.
 
     Examples
     --------
@@ -108,12 +96,7 @@ def symmetric(edge_index: np.ndarray, edge_weight: np.ndarray) -> Edges:
 def grid_parents(position: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Find the grid cell each spot lies in; cells without a spot do not exist.
 
-    Parameters
-    ----------
-    position
-        Centres of one section (N, 2), level-0 px.
-    size_px
-        Side of a cell.
+    `position` holds centres of one section (N, 2), level-0 px.
 
     Returns
     -------
@@ -136,15 +119,8 @@ def grid_parents(position: np.ndarray, size_px: int) -> tuple[np.ndarray, np.nda
 def grid_graph(cells: np.ndarray) -> np.ndarray:
     """Join the cells of a section whose grid distance is below 2.1: up to 12 neighbours, no self loops.
 
-    Parameters
-    ----------
-    cells
-        Integer grid index (R, 2), see `grid_parents`.
-
-    Returns
-    -------
-    np.ndarray
-        Symmetric edge_index (2, E). An isolated cell has no edge.
+    `cells` is the integer grid index (R, 2), see `grid_parents`; edge_index (2, E) is symmetric. An isolated
+    cell has no edge.
     """
     cells = np.asarray(cells, np.int64).reshape(-1, 2)
     a, b = cKDTree(cells).query_pairs(GRID_REACH, output_type="ndarray").T.astype(np.int64)

@@ -24,12 +24,7 @@ PIECES = 8  # that a section is cut into; a power of two
 def half_width(predictions: Predictions, name: str) -> float:
     """Return half the 95 % interval of a score over pieces of tissue; NaN where the score is undefined.
 
-    Parameters
-    ----------
-    predictions
-        Of one patient; `obs` has x_um and y_um.
-    name
-        Of the metric.
+    `predictions` are of one patient; `obs` has x_um and y_um.
     """
     error, freedom = 0.0, []
     for rests in without_each_piece(predictions):

@@ -28,8 +28,6 @@ def known_fields(batch: Batch, needs: frozenset[str], covariance: Tensor | None)
     ----------
     batch
         Whole sections. Where no spot is known, `start` is the mean of all labels and the others are NaN.
-    needs
-        Which fields are wanted.
     covariance
         Of the genes in other patients (G, G), if there are any.
     """

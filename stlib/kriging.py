@@ -50,22 +50,15 @@ def gene_covariance(counts: Tensor, labels: Tensor) -> Tensor:
 
 
 def krige(known: Known, place: Tensor, looks: Tensor, covariance: Tensor) -> Tensor:
-    """Predict the labels of spots from the known ones.
+    """Predict the labels of spots from the known ones, (N, G) float32.
 
     Parameters
     ----------
-    known
-        Measured spots.
     place, looks
         Of the spots to predict (N, 2), (N, D), as in `Known`. A spot that is not registered (NaN) is
         predicted from its looks alone.
     covariance
         Of the genes (G, G), from `gene_covariance`; negative directions are set aside.
-
-    Returns
-    -------
-    Tensor
-        (N, G) float32.
 
     Raises
     ------

@@ -44,35 +44,16 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table, ready to be written.
+    """A table, ready to be written."""
 
-    Attributes
-    ----------
-    name, caption
-        As declared.
-    heads
-        (title, part) of each column; part is ``ours``, ``95 %``, ``of reachable``, ``reported`` or
-        ``difference``.
-    blocks
-        The rows, block by block.
-    remarks
-        What stands under it.
-    notes
-        What also stands at the head of the CSV.
-    numbers
-        What the CSV holds, rounded.
-    settings
-        In which settings its methods depart from their papers; they fold away under the remarks.
-    """
-
-    name: str
-    caption: str
-    heads: list[tuple[str, str]]
-    blocks: list[Block]
-    remarks: list[str]
-    notes: list[str]
-    numbers: pd.DataFrame
-    settings: list[str] = field(default_factory=list)
+    name: str  # as declared
+    caption: str  # as declared
+    heads: list[tuple[str, str]]  # title, and part: ours, 95 %, of reachable, reported or difference
+    blocks: list[Block]  # the rows, block by block
+    remarks: list[str]  # what stands under it
+    notes: list[str]  # what also stands at the head of the CSV
+    numbers: pd.DataFrame  # what the CSV holds, rounded
+    settings: list[str] = field(default_factory=list)  # where methods depart from papers; they fold away
 
 
 def scores(
@@ -86,8 +67,6 @@ def scores(
 
     Parameters
     ----------
-    table
-        The declaration.
     found
         Its numbers, from `stlib.scores.frame`.
     notes

@@ -15,21 +15,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Likeness:
-    """How far a slide and each training patient lie from (the other) training patients.
+    """How far a slide and each training patient lie from (the other) training patients."""
 
-    Attributes
-    ----------
-    features
-        What was compared, e.g. ``stain``.
-    slide
-        Distance of the slide to all training patients.
-    patients
-        Patient -> distance to the other ones.
-    """
-
-    features: str
-    slide: float
-    patients: dict[str, float]
+    features: str  # what was compared, e.g. stain
+    slide: float  # distance of the slide to all training patients
+    patients: dict[str, float]  # patient -> distance to the other ones
 
     @property
     def unlike(self) -> bool:
@@ -73,8 +63,6 @@ def likeness(
 
     Parameters
     ----------
-    name
-        Of the features.
     slide
         Features of its locations (N, D).
     training

@@ -6,7 +6,7 @@ PENALTIES = np.logspace(0, 6, 13)  # of standardised features
 
 
 def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Regress the labels of all genes on standardised features.
+    """Regress the labels of all genes on standardised features; return weight (D, G) and bias (G,).
 
     Parameters
     ----------
@@ -17,13 +17,6 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> t
     groups
         Patient (or section) of each row (N,). The penalty is the one with the lowest squared error on
         left-out groups; with a single group, on left-out rows.
-
-    Returns
-    -------
-    weight : np.ndarray
-        (D, G)
-    bias : np.ndarray
-        (G,)
     """
     from sklearn.linear_model import RidgeCV  # a second: only for who regresses
     from sklearn.model_selection import LeaveOneGroupOut

@@ -26,8 +26,6 @@ def locate(place: np.ndarray, side_um: float, spot: Spot) -> tuple[np.ndarray, n
     ----------
     place
         Column and row of bins (N, 2).
-    side_um
-        Of the bins.
     spot
         Form, size and pitch of the locations, which stand on a square grid.
 
@@ -75,10 +73,6 @@ def lay_out(place: np.ndarray, side_um: float, spot: Spot, grid: Grid, size_px: 
     ----------
     place, side_um
         Column and row of the bins (N, 2), and their side.
-    spot
-        Form, size and pitch of the locations.
-    grid
-        Where the grid lies on the slide.
     size_px
         Width and height of the slide; None: unknown, and every bin counts as on it.
     """

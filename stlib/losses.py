@@ -16,15 +16,7 @@ def seen(label: Tensor) -> Tensor:
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """Return the mean squared error of a prediction.
 
-    Parameters
-    ----------
-    a, b
-        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out.
-
-    Returns
-    -------
-    Tensor
-        Scalar; zero without any row.
+    `a` and `b` are (N, G); rows of `b` with NaN (hidden labels) are left out. Zero without any row.
     """
     rows = seen(b)
     if not rows.any():
@@ -35,12 +27,7 @@ def mse(a: Tensor, b: Tensor) -> Tensor:
 def mse_and_pearson(a: Tensor, b: Tensor, share: float) -> Tensor:
     """Return `mse` plus `share` times `pearson_loss_per_gene`: what EGN, EGGN and SGN learn from.
 
-    Parameters
-    ----------
-    a, b
-        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out.
-    share
-        Weight of the correlation.
+    `a` and `b` are (N, G); rows of `b` with NaN (hidden labels) are left out.
     """
     return mse(a, b) + share * pearson_loss_per_gene(a, b)
 
@@ -48,15 +35,8 @@ def mse_and_pearson(a: Tensor, b: Tensor, share: float) -> Tensor:
 def pearson_loss(a: Tensor, b: Tensor) -> Tensor:
     """Return P(a, b) = 1 - mean over rows of Pearson's r across the genes (ASIGN eq. 9, MagNet eq. 8).
 
-    Parameters
-    ----------
-    a, b
-        (N, G); rows of `b` with NaN (hidden labels) are left out.
-
-    Returns
-    -------
-    Tensor
-        Scalar in [0, 2]; zero without any row.
+    `a` and `b` are (N, G); rows of `b` with NaN (hidden labels) are left out. The loss lies in [0, 2]; it
+    is zero without any row.
     """
     rows = seen(b)
     if not rows.any():
@@ -96,16 +76,8 @@ def with_levels(
 def pearson_loss_per_gene(a: Tensor, b: Tensor) -> Tensor:
     """Return 1 - mean over genes of Pearson's r across the locations (EGN, EGGN and SGN: "batch-wise PCC").
 
-    Parameters
-    ----------
-    a, b
-        Prediction and label (N, G); rows of `b` with NaN (hidden labels) are left out, and so are genes whose
-        label is the same at every location left.
-
-    Returns
-    -------
-    Tensor
-        Scalar in [0, 2]; zero without any gene that varies.
+    `a` and `b` are (N, G); rows of `b` with NaN (hidden labels) are left out, and so are genes whose label is
+    the same at every location left. The loss lies in [0, 2]; it is zero without any gene that varies.
     """
     rows = seen(b)
     varies = (b[rows] != b[rows][:1]).any(0)
@@ -122,7 +94,7 @@ def zinb_nll(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor, 
     """Return the mean negative log likelihood of counts under a zero-inflated negative binomial (Hist2ST).
 
     P(0) = pi + (1 - pi) NB(0), P(x) = (1 - pi) NB(x) for x > 0. NB has the mean m and the variance
-    m + m^2 / theta. In float64: among log-gammas of 1e4, float32 errs by 0.01.
+    m + m^2 / theta. In float64: among log-gammas of 1e4, float32 errs by 0.01. In nats per entry.
 
     Parameters
     ----------
@@ -136,11 +108,6 @@ def zinb_nll(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout: Tensor, 
         pi, the share of additional zeros in [0, 1] (N, G).
     eps
         Under the logs; a probability below it counts as it.
-
-    Returns
-    -------
-    Tensor
-        Scalar, in nats per entry.
 
     Examples
     --------

@@ -19,33 +19,18 @@ from stlib.paths import replacing
 class File:
     """One file of a source.
 
-    Attributes
-    ----------
-    path
-        Below the local folder; never out of it.
-    bytes
-        Size.
-    blob
-        Git blob id: 40 hex digits, or the first 12 or more.
-    sha256
-        64 hex digits.
-    etag
-        The version that the source announced, without quotes.
-    url
-        Where it is; empty: `path` below the source's URL.
-
     Raises
     ------
     ValueError
         If the path leaves the folder, the size is not positive, or neither checksum nor version is given.
     """
 
-    path: str
+    path: str  # below the local folder; never out of it
     bytes: int
-    blob: str = ""
-    sha256: str = ""
-    etag: str = ""
-    url: str = ""
+    blob: str = ""  # Git blob id: 40 hex digits, or the first 12 or more
+    sha256: str = ""  # 64 hex digits
+    etag: str = ""  # the version that the source announced, without quotes
+    url: str = ""  # where it is; empty: `path` below the source's URL
 
     def __post_init__(self) -> None:
         parts = Path(self.path).parts

@@ -31,8 +31,6 @@ def measured_spots(params: Params, new: NewSlide, slide: Path, path: Path, train
 
     Parameters
     ----------
-    params
-        The dataset whose model predicts them.
     new, slide
         The slide, and its file as it came.
     path
@@ -111,16 +109,8 @@ def _read(params: Params, new: NewSlide, slide: Path, path: Path, training: Sect
 def recognised(params: Params, new: NewSlide, spots: Section, sections: Mapping[str, Section]) -> NewSlide:
     """Return the slide as that of a section of the dataset, if its spots have that one's counts.
 
-    The slide's file tells it only where nobody wrote it anew.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    new, spots
-        The slide, and what was measured on it.
-    sections
-        All of the dataset whose counts may be read.
+    The slide's file tells it only where nobody wrote it anew. `sections` are all of the dataset whose counts
+    may be read.
     """
     for name, section in sections.items():
         genes = common_genes([section, spots])

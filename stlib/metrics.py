@@ -114,33 +114,15 @@ def _of_defined(statistic: Callable, values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric is.
+    """What a metric is."""
 
-    Attributes
-    ----------
-    label
-        Head of a table's column.
-    function
-        (prediction, truth), both (N, G) -> one value, (N,) or (G,).
-    range
-        Least and greatest possible value.
-    higher_is_better
-        Direction; bold face and arrows follow from it.
-    axis
-        What is averaged or correlated over.
-    within
-        Rows that go into one call of `function`: those of a ``section``, a ``patient`` or a ``fold``.
-    reduce
-        Its values -> one.
-    """
-
-    label: str
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    range: tuple[float, float]
-    higher_is_better: bool
-    axis: str
-    within: Literal["section", "patient", "fold"]
-    reduce: Callable[[np.ndarray], float] = mean_defined
+    label: str  # head of a table's column
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray]  # prediction, truth (N, G) -> one, (N,) or (G,)
+    range: tuple[float, float]  # least and greatest possible value
+    higher_is_better: bool  # bold face and arrows follow from it
+    axis: str  # what is averaged or correlated over
+    within: Literal["section", "patient", "fold"]  # whose rows go into one call of `function`
+    reduce: Callable[[np.ndarray], float] = mean_defined  # its values -> one
 
     @property
     def unit(self) -> str:
@@ -189,12 +171,7 @@ def find(name: str) -> Metric:
 def scores(predictions: Predictions, name: str | Metric) -> pd.DataFrame:
     """Score every patient, or every fold where the metric pools a fold's patients.
 
-    Parameters
-    ----------
-    predictions
-        What was predicted, and what was measured.
-    name
-        Of the metric, or one that is not declared here.
+    The metric is a name, or one that is not declared here.
 
     Returns
     -------

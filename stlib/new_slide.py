@@ -38,39 +38,20 @@ LEAST_TISSUE = 0.5  # of the square around a location
 
 @dataclass(frozen=True)
 class NewSlide:
-    """A slide as it came, and its copy.
+    """A slide as it came, and its copy."""
 
-    Attributes
-    ----------
-    title
-        The name of its file, without suffix.
-    section
-        What its copy is called among the slides of the dataset.
-    um_per_px
-        Scale of the slide as it came, along x and y (2,).
-    px
-        Its px per px of the copy (2,).
-    shows, patient
-        The section of the dataset that it shows, and of whom that is; empty: none.
-    """
-
-    title: str
-    section: str
-    um_per_px: np.ndarray
-    px: np.ndarray
-    shows: str
-    patient: str
+    title: str  # the name of its file, without suffix
+    section: str  # what its copy is called among the slides of the dataset
+    um_per_px: np.ndarray  # scale of the slide as it came, along x and y (2,)
+    px: np.ndarray  # its px per px of the copy (2,)
+    shows: str  # the section of the dataset that it shows; empty: none
+    patient: str  # of whom that is; empty: none
 
 
 def scale_of(slide: Path, told: str = "") -> np.ndarray:
     """Return um per px of a slide along x and y (2,).
 
-    Parameters
-    ----------
-    slide
-        Its file.
-    told
-        What the user says, a number; empty: the tags of the file say it.
+    `told` is what the user says, a number; empty: the tags of the file say it.
 
     Raises
     ------
@@ -133,8 +114,6 @@ def adopt(params: Params, slide: Path, um_per_px: np.ndarray, wanted: float) -> 
 
     Parameters
     ----------
-    params
-        The dataset whose model predicts it.
     slide
         Its file, in any format that `stlib.images` reads.
     um_per_px
@@ -171,8 +150,6 @@ def locations(params: Params, new: NewSlide, training: Section) -> Section:
     ----------
     params
         The dataset; of one that keeps a sample of its locations, these are all.
-    new
-        The slide.
     training
         One of the sections that the model was trained on: the form of the array is taken from it.
     """
@@ -199,15 +176,6 @@ def locations(params: Params, new: NewSlide, training: Section) -> Section:
 
 def beside(params: Params, section: Section, known: Section) -> tuple[Section, dict[str, Registration]]:
     """Put a new slide into the block of a measured section: as its neighbour, aligned to it.
-
-    Parameters
-    ----------
-    params
-        The dataset of the measured section.
-    section
-        Locations of the new slide.
-    known
-        The measured section.
 
     Returns
     -------
@@ -273,14 +241,8 @@ def _shown(params: Params, content: str) -> str:
 def lay_grid(slide: Slide, spot: Spot, hexagonal: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return the places of an array that lie on tissue.
 
-    Parameters
-    ----------
-    slide
-        The slide.
-    spot
-        Size and pitch of the locations.
-    hexagonal
-        Whether every other row is shifted by half a pitch, as on Visium; else rows and columns are square.
+    With `hexagonal` every other row is shifted by half a pitch, as on Visium; else rows and columns are
+    square.
 
     Returns
     -------

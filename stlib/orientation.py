@@ -16,17 +16,8 @@ LEAD = 0.05  # of another orientation, in share of spots on tissue, before it is
 def on_tissue(slide: Slide, position: np.ndarray) -> dict[str, float]:
     """Return the share of spots on tissue for each way in which a slide can lie.
 
-    Parameters
-    ----------
-    slide
-        The prepared slide.
-    position
-        Centres of spots, level-0 px (N, 2).
-
-    Returns
-    -------
-    dict
-        ``as it lies`` first; ``transposed`` exchanges x and y, before anything is mirrored.
+    `position` holds centres of spots, level-0 px (N, 2). ``as it lies`` comes first; ``transposed`` exchanges
+    x and y, before anything is mirrored.
     """
     image, scale = slide.thumbnail(UM_PER_PX)
     mask = tissue_mask(image)

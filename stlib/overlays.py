@@ -40,15 +40,7 @@ def gallery(images: Mapping[str, np.ndarray], columns: int = 6) -> Figure:
 
 
 def levels(params: Params, section: Section) -> Figure:
-    """Draw the locations of a section on its slide, and one of them with its patch and the cells around it.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    section
-        With a slide.
-    """
+    """Draw the locations of a section on its slide, and one with its patch and the cells around it."""
     wide = params.levels["global"].px
     middle = _middle(section)
     corner = np.floor(middle / wide - 1).astype(int) * wide  # one cell around that of the location
@@ -77,12 +69,7 @@ def levels(params: Params, section: Section) -> Figure:
 def sizes(datasets: Sequence[Params], section: str) -> Figure:
     """Draw one piece of a slide under the locations of each size of a dataset: figure 1 of MagNet.
 
-    Parameters
-    ----------
-    datasets
-        The dataset at its sizes.
-    section
-        Of which the piece about the middle of the coarsest size's locations is drawn.
+    The piece lies about the middle of the coarsest size's locations.
     """
     found = [load_sections(params, [section])[section] for params in datasets]
     coarse = max(found, key=lambda one: one.pitch_um)
@@ -110,16 +97,7 @@ def _middle(section: Section) -> np.ndarray:
 def slide_and_spots(params: Params, section: Section, values: np.ndarray, label: str) -> Figure:
     """Draw a slide, its spots or bins in their true form and size, and a value at each of them.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    section
-        With a slide.
-    values
-        One per spot (N,).
-    label
-        Of the colour bar.
+    `values` has one per spot (N,); `label` is that of the colour bar.
     """
     with Slide(paths.slide_file(params.name, section.name)) as slide:
         image, scale = slide.thumbnail(OVERLAY_UM / 2)
@@ -137,14 +115,8 @@ def common_frame(stack: list[str], registrations: Mapping[str, Registration]) ->
     """Return the section of a stack whose frame all maps lead to: proven, and aligned to none.
 
     It is the middle one, or where that shows no tissue the nearest that does. Where no section does, none is
-    proven, and they lie as the middle one does.
-
-    Parameters
-    ----------
-    stack
-        Its sections, in cutting order.
-    registrations
-        From `stlib.registration`, by section.
+    proven, and they lie as the middle one does. The stack is in cutting order, the maps are from
+    `stlib.registration`, by section.
     """
     unmoved = (name for name in stack if registrations[name].ok and not registrations[name].stages)
     return next(unmoved, stack[len(stack) // 2])
@@ -153,16 +125,8 @@ def common_frame(stack: list[str], registrations: Mapping[str, Registration]) ->
 def alignment(params: Params, stack: list[str], registrations: Mapping[str, Registration]) -> Figure:
     """Draw each section of a stack over that of the common frame, as it lies and aligned, and all spots.
 
-    What is not proven to be aligned says so.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    stack
-        Its sections, in cutting order.
-    registrations
-        Section -> map to the common frame.
+    What is not proven to be aligned says so. The stack is in cutting order, each map leads to the common
+    frame.
     """
     images, scales, um_per_px = {}, {}, {}
     for name in stack:
@@ -203,16 +167,7 @@ def spots_on_neighbour(params: Params, stack: list[str], registrations: Mapping[
     """Draw a patch of the common frame's section, and over it the outlines of each other section's spots.
 
     The patch is the same in every panel: `PATCH_UM` wide, about the middle of that section's own spots. What
-    is not proven to be aligned says so.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    stack
-        Its sections, in cutting order.
-    registrations
-        Section -> map to the common frame.
+    is not proven to be aligned says so. The stack is in cutting order, each map leads to the common frame.
     """
     frame = common_frame(stack, registrations)
     sections = load_sections(params, stack)

@@ -26,13 +26,7 @@ RULES = {  # of a panel -> what its genes are
 
 
 def table_dots(found: pd.DataFrame) -> Figure:
-    """Draw a table: one panel per metric, one line per row, in the order of the table.
-
-    Parameters
-    ----------
-    found
-        From `stlib.scores.frame`.
-    """
+    """Draw a table (`stlib.scores.frame`): a panel per metric, a line per row, in the order of the table."""
     names = list(found["metric"].unique())
     figure, axes = _panels(found, names)
     for ax, name in zip(axes, names, strict=True):
@@ -47,13 +41,8 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     """Draw what each method scores patient by patient, with a star where Welch's test tells it from ours.
 
     Figure 4 of ASIGN, by protocol: ASIGN 2D is the reference of the 2D methods, ASIGN 3D of the 3D ones.
-
-    Parameters
-    ----------
-    patients
-        From `stlib.scores.by_patient`.
-    tests
-        From `stlib.comparisons.tests`; those against ours are drawn.
+    `patients` is from `stlib.scores.by_patient`, `tests` from `stlib.comparisons.tests`; those against ours
+    are drawn.
     """
     names = [name for name in OVERVIEW if name in set(patients["metric"])]
     keys = [*PLACE, "metric", "label"]
@@ -91,12 +80,7 @@ def _tidy(axes: np.ndarray) -> None:
 def ablations(found: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Draw what each variant changes, one panel per metric.
 
-    Parameters
-    ----------
-    found
-        From `stlib.comparisons.differences`; a variant of two tables is drawn in the first.
-    names
-        Which metrics.
+    `found` is from `stlib.comparisons.differences`; a variant of two tables is drawn in the first.
     """
     once = found.drop_duplicates(["model", "size", "metric"])
     once = once.assign(group=once["group"].str.removeprefix("ASIGN ").str.removeprefix("MagNet "))
@@ -121,14 +105,7 @@ def ablations(found: pd.DataFrame, names: Sequence[str]) -> Figure:
 def dataset_profile(profile: pd.DataFrame, title: str) -> Figure:
     """Draw what a dataset holds, patient by patient: sections, spots, and patches of each level.
 
-    Figure 6 of ASIGN.
-
-    Parameters
-    ----------
-    profile
-        From `stlib.profile.profile`.
-    title
-        Stands above.
+    Figure 6 of ASIGN, from `stlib.profile.profile`.
     """
     shown = ["sections", "spots", "region patches", "global patches"]
     figure, (axes,) = grid(1, len(shown), DOUBLE_MM, 4.2 * len(profile) + 20)
@@ -152,8 +129,6 @@ def gene_list(
 
     Parameters
     ----------
-    panel
-        The rule by which they were chosen.
     genes
         In its order, the best first; then those added by name.
     everywhere

@@ -31,12 +31,7 @@ COLUMNS = 2000  # genes at once
 def choose(panel: Panel, sections: Iterable[Section]) -> list[str]:
     """Return the genes of a panel, best first, and those added by name.
 
-    Parameters
-    ----------
-    panel
-        Rule, size and additions.
-    sections
-        Those the choice may look at. Under `strict` they hold no spot whose counts are hidden.
+    Under `strict` the sections hold no spot whose counts are hidden.
 
     Raises
     ------

@@ -90,8 +90,6 @@ def gene_map(
         Expression of one gene (N,).
     positions_um
         Centres (N, 2), x right and y down, um.
-    ax
-        Where to draw.
     vmin, vmax
         Colour limits, the same in all panels of a gene; see `shared_limits`.
     spot_size_um
@@ -170,12 +168,7 @@ def picture(image: np.ndarray, um_per_px: np.ndarray, ax: Axes) -> Axes:
 def overlay(fixed: np.ndarray, moving: np.ndarray, ax: Axes) -> Axes:
     """Draw two aligned slides on each other: fixed tissue orange, moving tissue blue, both dark.
 
-    Parameters
-    ----------
-    fixed, moving
-        uint8 (h, w, 3), of one size, on white.
-    ax
-        Where to draw.
+    Both are uint8 (h, w, 3), of one size, on white.
 
     Raises
     ------
@@ -208,8 +201,6 @@ def curves(history: pd.DataFrame, ax: Axes, column: str = "loss") -> Axes:
     ----------
     history
         One row per fold, stage (``choose``, ``final``) and epoch; see `stlib.train.train_fold`.
-    ax
-        Where to draw.
     column
         ``loss``, or ``validation``; the best epoch of a fold is marked on the latter.
     """

@@ -28,18 +28,10 @@ AGGREGATES = ("mean", "sum", "sum_scaled")
 
 
 class Pool(NamedTuple):
-    """How N locations sum up a map.
+    """How N locations sum up a map."""
 
-    Attributes
-    ----------
-    matrix
-        P (N, cells), CSR: row by row of the map.
-    pixels
-        a (N,), the pixels of each location on the image.
-    """
-
-    matrix: sparse.csr_matrix
-    pixels: np.ndarray
+    matrix: sparse.csr_matrix  # P (N, cells), CSR: row by row of the map
+    pixels: np.ndarray  # a (N,), the pixels of each location on the image
 
 
 def pooling(
@@ -134,12 +126,7 @@ def as_tensor(matrix: sparse.csr_matrix) -> Tensor:
 def pooled(pool: Tensor, cells: Tensor) -> Tensor:
     """Return P D (N, C), in float32 at least, also under autocast: sums over many cells.
 
-    Parameters
-    ----------
-    pool
-        P (N, M), sparse.
-    cells
-        D (M, C), the map's cells row by row. Gradients reach it.
+    `pool` is P (N, M), sparse; `cells` is D (M, C), the map's cells row by row. Gradients reach D.
     """
     with torch.autocast(cells.device.type, enabled=False):
         kind = torch.promote_types(cells.dtype, pool.dtype)
@@ -167,7 +154,7 @@ def row_scale(pixels: Tensor, aggregate: str, area: float | Tensor) -> Tensor:
 
 
 def full_resolution(cells: Tensor, window: Box, stride: int) -> Tensor:
-    """Return a window of B D, the map at the resolution of the pixels, for looking at.
+    """Return a window of B D, the map at the resolution of the pixels (C, height, width), for looking at.
 
     Parameters
     ----------
@@ -177,11 +164,6 @@ def full_resolution(cells: Tensor, window: Box, stride: int) -> Tensor:
         Pixels that are wanted, within the map.
     stride
         Pixels a side of a cell.
-
-    Returns
-    -------
-    Tensor
-        (C, height, width).
     """
     x0, y0, x1, y1 = window
     if not (0 <= x0 < x1 <= stride * cells.shape[2] and 0 <= y0 < y1 <= stride * cells.shape[1]):

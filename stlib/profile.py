@@ -14,12 +14,7 @@ from stlib.splits import folds
 def profile(params: Params, sections: Mapping[str, Section]) -> pd.DataFrame:
     """Count sections, spots and patches: the numbers of ASIGN's figure 6.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    sections
-        Its prepared sections with a slide, by name.
+    The sections are prepared, with a slide.
 
     Returns
     -------
@@ -42,12 +37,7 @@ def profile(params: Params, sections: Mapping[str, Section]) -> pd.DataFrame:
 def panels(params: Params, sections: Mapping[str, Section]) -> tuple[list[str], set[str]]:
     """Return the panel that all sections choose (``published``), and what is in every fold's own.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    sections
-        All whose counts may be read, by name.
+    `sections` are all whose counts may be read.
     """
     chosen = choose(params.panel, [sections[name] for name in params.patient_of])
     everywhere = set(chosen)

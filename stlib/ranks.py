@@ -71,12 +71,7 @@ class Statistics:
 
     A batch with the statistics s moves them by r -> (1 - a) r + a s, so that the n batches of a process do
     r -> (1 - a)^n r + b. What each process adds to where all stood before the step is passed through the
-    processes in their order.
-
-    Parameters
-    ----------
-    model
-        In training; what it keeps in evaluation does not move.
+    processes in their order. What the model keeps in evaluation does not move.
     """
 
     def __init__(self, model: nn.Module, fabric: "Fabric"):
@@ -92,10 +87,7 @@ class Statistics:
     def merge(self, counts: bool) -> None:
         """Take all processes to the same statistics, after a step.
 
-        Parameters
-        ----------
-        counts
-            Whether what this process computed was its own; if not it moves nothing.
+        `counts` says whether what this process computed was its own; if not it moves nothing.
         """
         if not self.norms:
             return

@@ -20,12 +20,7 @@ class Record(BaseModel):
 def read_yaml(path: Path, where: str) -> dict[str, Any]:
     """Read a YAML file of keys and values as plain data.
 
-    Parameters
-    ----------
-    path
-        The file.
-    where
-        What a message calls it.
+    `where` is what a message calls it.
     """
     try:
         content = copy.deepcopy(_parsed(path.read_text()))
@@ -43,14 +38,8 @@ def _parsed(text: str) -> Any:
 def parse(record: type[Record], content: Any, where: str) -> Any:
     """Build `record` from plain data, with errors a person can act on.
 
-    Parameters
-    ----------
-    record
-        The declared type.
-    content
-        Dictionaries, lists and scalars, as YAML yields them.
-    where
-        What the message calls the source, e.g. a file name.
+    `content` holds dictionaries, lists and scalars, as YAML yields them; `where` is what the message calls
+    the source, e.g. a file name.
     """
     try:
         return record.model_validate(keyed(content, where))

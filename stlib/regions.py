@@ -21,14 +21,7 @@ def scores(
 ) -> pd.DataFrame:
     """Score every row of a table in every region.
 
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    sections
-        Dataset (each size is one) -> its sections by name; those without labels take no part.
-    load
-        Run -> predictions. Default: from the run's folder.
+    `sections` is dataset (each size is one) -> its sections by name; those without labels take no part.
 
     Returns
     -------

@@ -50,15 +50,8 @@ def refine(kind: str, matrix: np.ndarray, moving: View, fixed: View) -> np.ndarr
     """Return the map that correlates the smoothed densities best, starting from `matrix`.
 
     Every pixel within `MARGIN_UM` of the fixed tissue is used, none is sampled. None if the images part.
-
-    Parameters
-    ----------
-    kind
-        ``rigid``, ``similarity`` or ``affine``.
-    matrix
-        Without mirroring.
-    moving, fixed
-        At the scale of the refinement.
+    `kind` is ``rigid``, ``similarity`` or ``affine``; `matrix` does not mirror; the views are at the scale of
+    the refinement.
     """
     centre = fixed.centre  # ITK's transforms map fixed -> moving, about a centre
     linear, shift = centred(invert(matrix), centre)

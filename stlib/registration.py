@@ -93,8 +93,6 @@ def register_stack(
     ----------
     slides
         In cutting order; one is enough.
-    settings
-        Scale and route.
     names
         Of the sections. Default: their numbers from 1.
 

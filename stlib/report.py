@@ -76,17 +76,7 @@ class Shown:
 def write(dataset: str, folder: Path) -> Path:
     """Write the page, and copies of the tables as CSV and LaTeX.
 
-    Parameters
-    ----------
-    dataset
-        A file in `params/`.
-    folder
-        Where to; what else lies there stays.
-
-    Returns
-    -------
-    pathlib.Path
-        The page.
+    What else lies in `folder` stays. Return the path of the page.
 
     Raises
     ------

@@ -8,12 +8,7 @@ from stlib.tables import load_table, runs_needed, target
 
 
 def prepared(datasets: Sequence[str]) -> None:
-    """Refuse datasets that were not prepared.
-
-    Parameters
-    ----------
-    datasets
-        By name, each size for itself.
+    """Refuse datasets that were not prepared; each size is one.
 
     Raises
     ------
@@ -31,11 +26,6 @@ def prepared(datasets: Sequence[str]) -> None:
 
 def made(table: str, dataset: str) -> None:
     """Refuse a table some of whose runs were not made.
-
-    Parameters
-    ----------
-    table, dataset
-        A file of `tables/`, and for which data.
 
     Raises
     ------

@@ -36,27 +36,15 @@ DRAWN = ("table1", "pixnet_table1", "pixnet_figure4")  # tables that 09_figures 
 
 @dataclass(frozen=True)
 class Run:
-    """A step for a dataset, or a model under a protocol.
+    """A step for a dataset, or a model under a protocol."""
 
-    Attributes
-    ----------
-    step
-        A key of `NOTEBOOK`.
-    dataset, model, setting, seed
-        Which run; `model` is empty for a step that trains nothing. Of a transfer `dataset` is trained on.
-    to
-        The dataset that a transfer tests.
-    data
-        Folder of the raw files, of the step `data`.
-    """
-
-    step: str
-    dataset: str
-    model: str = ""
+    step: str  # a key of `NOTEBOOK`
+    dataset: str  # of a transfer the one that is trained on
+    model: str = ""  # empty for a step that trains nothing
     setting: str = "strict"
     seed: int = 0
-    to: str = ""
-    data: str = field(default="", compare=False)
+    to: str = ""  # the dataset that a transfer tests
+    data: str = field(default="", compare=False)  # folder of the raw files, of the step `data`
     started: float = field(default_factory=time.perf_counter, compare=False, repr=False)
 
     @classmethod
@@ -272,12 +260,8 @@ class Run:
     def train(self) -> "tuple[Predictions, pd.DataFrame]":
         """Train and predict every fold; a run that stands is read, not repeated.
 
-        Returns
-        -------
-        Predictions
-            Of all folds.
-        pandas.DataFrame
-            One row per fold, stage and epoch: loss, validation error, seconds.
+        Return the predictions of all folds, and one row per fold, stage and epoch: loss, validation error,
+        seconds.
         """
         import pandas as pd
 
@@ -333,12 +317,7 @@ class Run:
         """Write `run.d`, then `run.json`: parameters, seed, fingerprint, versions, device, time, peak memory.
 
         Where a new run would no longer be the same, the record takes the oldest of times, so that Make, which
-        compares them, makes it again.
-
-        Parameters
-        ----------
-        content
-            What the step adds: plain data.
+        compares them, makes it again. `content` is what the step adds: plain data.
         """
         uses = self.uses
         weights = [path for path in fingerprint.named_files(uses, self.roots) if path.exists()]

@@ -39,26 +39,13 @@ class Bank(AnySize):
     """Keep what can be retrieved, in buffers that are saved with the model.
 
     Rows are ordered by patient, so that all of one patient are a range that a search can leave out. What was
-    found is remembered until the bank changes: frozen features ask the same in each epoch.
-
-    Parameters
-    ----------
-    metric
-        ``l2``, ``l1``, or ``cosine``.
-
-    Attributes
-    ----------
-    features
-        What is searched (M, D).
-    expression
-        Labels (M, G).
-    patient
-        (M,), ascending.
+    found is remembered until the bank changes: frozen features ask the same in each epoch. `metric` is
+    ``l2``, ``l1``, or ``cosine``.
     """
 
-    features: Tensor
-    expression: Tensor
-    patient: Tensor
+    features: Tensor  # what is searched (M, D)
+    expression: Tensor  # labels (M, G)
+    patient: Tensor  # (M,), ascending
 
     def __init__(self, metric: Metric):
         super().__init__()
@@ -80,12 +67,7 @@ class Bank(AnySize):
     ) -> None:
         """Fit `scale` to training features (M, D), and take them and their labels (M, G), both standardised.
 
-        Parameters
-        ----------
-        scale
-            Brings queries to the same scale; it is part of the model.
-        patient
-            (M,).
+        `scale` brings queries to the same scale and is part of the model; `patient` is (M,).
         """
         label = Standardise(expression.shape[1])
         label.fit(expression)
@@ -95,12 +77,7 @@ class Bank(AnySize):
     def search(self, query: Tensor, k: int, patient: Tensor) -> Tensor:
         """Return the rows (N, k) nearest to each query, nearest first, none of the query's patient.
 
-        Parameters
-        ----------
-        query
-            (N, D).
-        patient
-            Of each query (N,).
+        `query` is (N, D), `patient` that of each query (N,).
 
         Raises
         ------
@@ -137,11 +114,7 @@ class Bank(AnySize):
         """Join some rows (U,) of the bank to their `k` nearest others among them, in features and expression.
 
         The distance is Euclidean, over both side by side. With k or fewer rows each has all the others.
-
-        Returns
-        -------
-        Tensor
-            edge_index (2, U k): places in `rows`, from the neighbour to the row.
+        Return edge_index (2, U k): places in `rows`, from the neighbour to the row.
         """
         key = (k, _digest(rows.cpu().numpy()))
         if key not in self._joined:

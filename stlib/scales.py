@@ -13,12 +13,7 @@ from stlib.transfer import area_um2, scale, views
 def brought(trained: Params, tested: Params, predictions: Predictions) -> dict[str, Any]:
     """Count what `stlib.transfer` did to the tested sections, which must be prepared.
 
-    Parameters
-    ----------
-    trained, tested
-        The dataset at home, and the other one.
-    predictions
-        Of a run, all folds.
+    `trained` is the dataset at home; `predictions` are of a run, all folds.
 
     Returns
     -------

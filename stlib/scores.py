@@ -39,13 +39,6 @@ def with_every_metric(table: Table) -> Table:
 def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.DataFrame:
     """Score every row of a table for a dataset.
 
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    load
-        Run -> predictions. Default: from the run's folder.
-
     Returns
     -------
     pandas.DataFrame
@@ -84,10 +77,7 @@ def patient_scores(table: Table, dataset: str, load: Load = read_run) -> pd.Data
 def by_patient(table: Table, dataset: str, scores: pd.DataFrame) -> pd.DataFrame:
     """Return the score of every row, metric and patient (or fold), the mean over seeds.
 
-    Parameters
-    ----------
-    scores
-        From `patient_scores`, for the same table and dataset.
+    `scores` is from `patient_scores`, for the same table and dataset.
     """
     rows = rows_for(table, dataset)
     about = pd.DataFrame([{key: getattr(row, key) for key in KEYS} for row in rows])
@@ -101,22 +91,9 @@ def reachable(
 ) -> dict[tuple[str, ...], Noises]:
     """Find what the counts allow in each section of a table, protocol by protocol.
 
-    Whoever stands together predicts the same locations.
-
-    Parameters
-    ----------
-    table, dataset
-        Which table, for which data.
-    sections
-        Dataset (each size is one) -> its sections by name, see `stlib.sections.load_prepared`; a dataset
-        without any has no ceiling: predictions alone do not tell noise from tissue.
-    load
-        Run -> predictions. Default: from the run's folder.
-
-    Returns
-    -------
-    dict
-        Protocol, setting and size -> the noise of the labels there.
+    Whoever stands together predicts the same locations. `sections` is dataset (each size is one) -> its
+    sections by name, see `stlib.sections.load_prepared`; a dataset without any has no ceiling: predictions
+    alone do not tell noise from tissue. Return protocol, setting and size -> the noise of the labels there.
     """
     found, parts = {}, {}
     for row in rows_for(table, dataset):
@@ -135,12 +112,7 @@ def reachable(
 def ceilings(table: Table, found: dict[tuple[str, ...], Noises]) -> pd.DataFrame:
     """Return what the counts allow: both ceilings of each section of a table, metric and patient (or fold).
 
-    Parameters
-    ----------
-    table
-        The declaration.
-    found
-        From `reachable`.
+    `found` is from `reachable`.
     """
     parts = []
     for place, noises in found.items():
@@ -158,12 +130,8 @@ def frame(
 ) -> pd.DataFrame:
     """Compute the numbers of a table: ours, reported, and the difference.
 
-    Parameters
-    ----------
-    scores
-        From `patient_scores`, for the same table and dataset.
-    ceilings
-        From `ceilings`; None: the table says nothing about what is reachable.
+    `scores` is from `patient_scores`, for the same table and dataset; without `ceilings` the table says
+    nothing about what is reachable.
 
     Returns
     -------

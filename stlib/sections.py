@@ -110,8 +110,6 @@ def check_section(section: Section, source: str, allowed_empty: tuple[str, ...] 
 
     Parameters
     ----------
-    section
-        What a reader made.
     source
         The file it was read from, for the message.
     allowed_empty

@@ -22,12 +22,7 @@ if TYPE_CHECKING:
 def settings(params: Params, run: Run | None = None) -> Markdown:
     """Show the parameters of a dataset as YAML to unfold: the executed notebook holds each number it used.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    run
-        If given, overrides of models that it does not train are left out.
+    If there is a run, overrides of models that it does not train are left out.
     """
     content = params.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     if run is not None:
@@ -51,10 +46,8 @@ def idea(model: str, config: "Config") -> Markdown:
 def stages(aligned: Mapping[str, Registration]) -> HTML:
     """Show what each stage of an alignment changed, before and after, and whether it was taken over.
 
-    Parameters
-    ----------
-    aligned
-        Section -> map, from `stlib.registration.register_dataset` or `stlib.alignment.load_registration`.
+    `aligned` is section -> map, from `stlib.registration.register_dataset` or
+    `stlib.alignment.load_registration`.
     """
     lines = []
     for section, found in aligned.items():
@@ -81,10 +74,8 @@ def folds(folds: list[Fold]) -> pd.DataFrame:
 def scores(scores: Mapping[str, pd.DataFrame]) -> str:
     """Return scores as text: mean and spread over patients, then the headline patient by patient.
 
-    Parameters
-    ----------
-    scores
-        Model -> one row a patient, one column a metric (`stlib.metrics.overview`), the headline first.
+    `scores` is model -> one row a patient, one column a metric (`stlib.metrics.overview`), the headline
+    first.
     """
     patients = next(iter(scores.values())).index
     headline = next(iter(scores.values())).columns[0]

@@ -66,34 +66,16 @@ th, td { padding: 2px 8px; border-bottom: 1px solid #e4e4e0; white-space: nowrap
 
 @dataclass(frozen=True)
 class Page:
-    """A file of the repository, or a dataset, as a page.
+    """A file of the repository, or a dataset, as a page."""
 
-    Attributes
-    ----------
-    source
-        The file, or the folder ``results/<dataset>``.
-    target
-        Where the page lies in the site.
-    title
-        Its name in the menu.
-    group
-        The part of the menu that lists it; None: none does, it is linked from others.
-    """
-
-    source: Path
-    target: str
-    title: str
-    group: str | None
+    source: Path  # the file, or the folder results/<dataset>
+    target: str  # where the page lies in the site
+    title: str  # its name in the menu
+    group: str | None  # the part of the menu that lists it; None: none does, it is linked from others
 
 
 class Site:
-    """All pages of a repository.
-
-    Parameters
-    ----------
-    root
-        Of the repository.
-    """
+    """All pages of a repository."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -126,10 +108,7 @@ class Site:
     def write(self, out: Path) -> None:
         """Write every page, and every file that one links to or shows.
 
-        Parameters
-        ----------
-        out
-            The folder; it appears when the site is complete, in place of an earlier one.
+        The folder appears when the site is complete, in place of an earlier one.
 
         Raises
         ------

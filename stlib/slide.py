@@ -139,7 +139,7 @@ class Slide:
         self._tiff.close()
 
     def read(self, x: int, y: int, w: int, h: int, level: int = 0) -> np.ndarray:
-        """Read a rectangle; what lies outside the slide is white.
+        """Read a rectangle, uint8 (h, w, 3); what lies outside the slide is white.
 
         Parameters
         ----------
@@ -147,11 +147,6 @@ class Slide:
             Upper left corner, level-0 px; may be negative.
         w, h
             Size in pixels of `level`.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint8 (h, w, 3).
         """
         with file_errors(self.path):
             if level:
@@ -188,20 +183,11 @@ class Slide:
         return tile
 
     def halved(self, x: int, y: int, w: int, h: int, times: int) -> np.ndarray:
-        """Read a rectangle of the slide as it is after its resolution was halved, `times` times.
+        """Read a rectangle of the slide as after its resolution was halved `times` times: uint8 (h, w, 3).
 
         Read from a level of the pyramid where both sides were even each time: elsewhere OpenSlide takes a
         place on it to lie between two pixels. What is left to halve is halved here, as lower levels were.
-
-        Parameters
-        ----------
-        x, y, w, h
-            Upper left corner and size, px of the halved slide; what lies outside is white.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint8 (h, w, 3).
+        Corner and size are px of the halved slide; what lies outside is white.
         """
         exact = [level for level, down in enumerate(self._slide.level_downsamples) if down == 2**level]
         level = max(level for level in exact if level <= times)
@@ -237,7 +223,7 @@ class Slide:
         return average(whole, rows, columns), self.size_px / out
 
     def patches(self, centres: np.ndarray, size_px: int, out_px: int | None = None) -> np.ndarray:
-        """Cut a square around each place.
+        """Cut a square around each place: uint8 (N, out_px, out_px, 3), white outside the slide.
 
         Parameters
         ----------
@@ -247,11 +233,6 @@ class Slide:
             Side of the square, level-0 px.
         out_px
             Side of the result, at most `size_px`, by averaging areas; None: as cut.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint8 (N, out_px, out_px, 3), white outside the slide.
         """
         out_px = size_px if out_px is None else out_px
         if not 0 < out_px <= size_px:
@@ -273,10 +254,7 @@ class Slide:
     def distinct(centres: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the distinct patches of many places, in the order that decodes each tile once.
 
-        Parameters
-        ----------
-        centres, size_px
-            See `patches`.
+        Parameters are as in `Slide.patches`.
 
         Returns
         -------
@@ -323,16 +301,7 @@ def tissue_mask(image: np.ndarray) -> np.ndarray:
     (so that saturation takes it for tissue), but hardly darkens it. Black ink has no colour. Then gaps are
     closed, and pieces and holes below 1/200 of the tissue are dropped. Wide fields of fat, thin membranes
     around nothing, count as glass. Meant for thumbnails of about 5 to 20 um per px.
-
-    Parameters
-    ----------
-    image
-        A thumbnail, uint8 (h, w, 3).
-
-    Returns
-    -------
-    numpy.ndarray
-        bool (h, w).
+    The image is uint8 (h, w, 3), the mask bool (h, w).
     """
     smooth = ndimage.uniform_filter(image.astype(np.float32), (7, 7, 0))
     darkest = smooth.min(2)

@@ -25,10 +25,6 @@ def over_slide(
 
     Parameters
     ----------
-    params
-        The dataset.
-    section
-        Locations of the slide.
     predicted
         Expression of each gene (N, genes). Each has a colour scale of its own.
     measured
@@ -50,16 +46,8 @@ def over_slide(
 def whole(params: Params, section: Section, store: zarr.Array, genes: list[str]) -> Figure:
     """Draw a slide, and beside it each gene of a whole-slide array, bin by bin.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    section
-        All locations of the slide.
-    store
-        What `stlib.slide_predictions.predict_whole` wrote.
-    genes
-        Of its panel.
+    `section` holds all locations of the slide, `store` is what `stlib.slide_predictions.predict_whole` wrote;
+    `genes` are of its panel.
     """
     figure, ((first, *axes),) = _panels(params, section, len(genes))
     first.set_title(f"{len(section)} bins on tissue")

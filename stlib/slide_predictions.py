@@ -34,14 +34,7 @@ ARRAY_SIDE = 64  # columns and rows of a tile of a whole slide
 def compare(params: Params, section: Section, training: dict[str, Section]) -> list[Likeness]:
     """Return how like the training sections a slide is, by stain and by the dataset's frozen features.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    section
-        Locations of the slide.
-    training
-        The sections that the model was trained on.
+    `training` are the sections that the model was trained on.
     """
     encoders = {by.name: by for by in (Stain(), features.encoder(params.encoder))}
     patient_of = {name: one.patient for name, one in training.items()}
@@ -61,10 +54,6 @@ def predict_whole(model: Method, params: Params, every: Section, sample: Section
 
     Parameters
     ----------
-    model
-        Trained.
-    params
-        The dataset.
     every, sample
         All locations of the slide, and those over which features are standardised, as in training.
     path

@@ -30,14 +30,7 @@ if TYPE_CHECKING:
 def measured_genes(spots: Section, panel: Sequence[str], source: Path) -> list[str]:
     """Return the genes of a panel that were measured, in its order.
 
-    Parameters
-    ----------
-    spots
-        What was measured.
-    panel
-        The genes that are predicted.
-    source
-        Where the spots come from, for the message.
+    `source` is where the spots come from, for the message.
 
     Raises
     ------
@@ -56,17 +49,8 @@ def measured_genes(spots: Section, panel: Sequence[str], source: Path) -> list[s
 def within(values: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
     """Return log proportions within some genes, of those within the panel.
 
-    Parameters
-    ----------
-    values
-        Log proportions (N, G), measured or predicted; the latter need not add up to 1.
-    chosen
-        Columns of the genes (M,).
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, M) float32.
+    `values` (N, G) are measured or predicted; the latter need not add up to 1. `chosen` are columns of the
+    genes (M,); the result is (N, M) float32.
 
     Examples
     --------
@@ -83,6 +67,8 @@ def constants(
 ) -> dict[str, np.ndarray]:
     """Predict a new section by the controls that say the same everywhere: what a score is held against.
 
+    Return control -> prediction (N, G).
+
     Parameters
     ----------
     task
@@ -91,11 +77,6 @@ def constants(
         See `stlib.task.feed_of`.
     shown
         The known section, if there is one; then its mean is a control, too.
-
-    Returns
-    -------
-    dict
-        Control -> prediction (N, G).
     """
     found = {}
     for name in ("mean", *(["known_mean"] if shown else [])):

@@ -29,8 +29,6 @@ def low_rank(labels: np.ndarray, depth: np.ndarray, rank: int) -> np.ndarray:
         (K, G).
     depth
         Total counts of each spot (K,); a spot weighs by its square root.
-    rank
-        Components kept.
     """
     weight = np.sqrt(np.maximum(depth, 1.0))[:, None]
     mean = (weight * labels).sum(0) / weight.sum()
@@ -45,7 +43,7 @@ def nearest_average(
     number: int,
     weigh: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    """Average the labels of the nearest known spots around each place.
+    """Average the labels of the nearest known spots around each place, (N, G).
 
     A place that is not registered (NaN) takes the mean of all known labels.
 
@@ -61,11 +59,6 @@ def nearest_average(
         Of known spots that count, at most.
     weigh
         Distances (n, number), the nearest first -> weights.
-
-    Returns
-    -------
-    np.ndarray
-        (N, G).
     """
     here = np.isfinite(place).all(1)
     there = here & known
@@ -82,7 +75,7 @@ def nearest_average(
 def gaussian_average(
     place: np.ndarray, known_place: np.ndarray, labels: np.ndarray, depth: np.ndarray, sigma: float
 ) -> np.ndarray:
-    """Average the labels of the known spots around each place.
+    """Average the labels of the known spots around each place, (N, G).
 
     Weights are sqrt(depth) exp(-d^2 / (2 sigma^2)), normalised; far from all known spots the nearest decides.
     A place that is not registered (NaN) takes the mean label.
@@ -95,11 +88,6 @@ def gaussian_average(
         (K, 2), (K, G), (K,).
     sigma
         um.
-
-    Returns
-    -------
-    np.ndarray
-        (N, G).
     """
     here, there = np.isfinite(place).all(1), np.isfinite(known_place).all(1)
     out = np.tile(np.average(labels, axis=0, weights=np.sqrt(np.maximum(depth, 1.0))), (len(place), 1))

@@ -23,34 +23,15 @@ from stlib.params import Params, Setting
 
 @dataclass(frozen=True)
 class Fold:
-    """Names of sections, by what may be done with them; one of another dataset is ``<dataset>/<section>``.
+    """Names of sections, by what may be done with them; one of another dataset is ``<dataset>/<section>``."""
 
-    Attributes
-    ----------
-    name
-        As in the params file.
-    train
-        Sections whose slides and counts the model learns from.
-    validation
-        Sections of one training patient that are held back to choose the epoch; empty: the number of epochs
-        is fixed.
-    test
-        Sections that are predicted and scored.
-    known
-        Measured sections of the test patients, shown to the model as input (3d).
-    panel
-        Sections whose counts choose the genes.
-    counted
-        Sections whose counts a model may use as statistics, with or without a slide: never a hidden one.
-    """
-
-    name: str
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-    known: tuple[str, ...]
-    panel: tuple[str, ...]
-    counted: tuple[str, ...]
+    name: str  # as in the params file
+    train: tuple[str, ...]  # sections whose slides and counts the model learns from
+    validation: tuple[str, ...]  # of one training patient, held back to choose the epoch; empty: it is fixed
+    test: tuple[str, ...]  # sections that are predicted and scored
+    known: tuple[str, ...]  # measured sections of the test patients, shown to the model as input (3d)
+    panel: tuple[str, ...]  # sections whose counts choose the genes
+    counted: tuple[str, ...]  # whose counts may be used as statistics, slide or not: never a hidden one
 
 
 def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
@@ -75,13 +56,8 @@ def folds(params: Params, protocol: str, setting: str = "strict") -> list[Fold]:
 def whole(params: Params, protocol: str, without: str = "") -> Fold:
     """Return the fold that trains on every patient, for a slide that is in no dataset.
 
-    Parameters
-    ----------
-    params, protocol
-        The dataset, and the question that is asked of the slide.
-    without
-        The patient that the slide shows, if it is one of the dataset's own: he is left out, and who is the
-        same tissue.
+    `protocol` is the question that is asked of the slide. If the slide shows a patient of the dataset's own,
+    `without`, he is left out, and who is the same tissue.
     """
     left = [without, *params.twins(without)] if without else []
     if set(params.sections) <= set(left):

@@ -146,21 +146,11 @@ def cross_graph(
 
 
 class StackGraph(NamedTuple):
-    """All edges of a stack in one list, sorted by (target, source).
+    """All edges of a stack in one list, sorted by (target, source)."""
 
-    Attributes
-    ----------
-    edge_index
-        Source and target (2, E) int64, symmetric.
-    edge_weight
-        (E,) float32: inside a section the inverse distance in pitches, across sections e of `cross_graph`.
-    across
-        Whether an edge leads from one section to another (E,) bool.
-    """
-
-    edge_index: np.ndarray
-    edge_weight: np.ndarray
-    across: np.ndarray
+    edge_index: np.ndarray  # source and target (2, E) int64, symmetric
+    edge_weight: np.ndarray  # (E,) float32: 1 / pitches within a section, e of `cross_graph` across
+    across: np.ndarray  # whether an edge leads from one section to another (E,) bool
 
 
 def stack_graph(
@@ -179,7 +169,8 @@ def stack_graph(
     """Join the spots of a stack within and across its sections, and say which edge is which.
 
     ASIGN, section IV: `intra` = 8 nearest of the same section, `cross` = 12 of other ones, here of each. The
-    released code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it.
+    released code tells the two kinds apart by zeros of e, found at the wrong places; here a mask says it. The
+    two kinds share no pair of nodes.
 
     Parameters
     ----------
@@ -191,11 +182,6 @@ def stack_graph(
         Distance of neighbouring spots in the unit of `position`: one for all, or of each node (N,).
     intra, cross
         Nearest neighbours in the own section; spots kept of each other section.
-
-    Returns
-    -------
-    StackGraph
-        The two kinds share no pair of nodes.
 
     Raises
     ------

@@ -15,19 +15,11 @@ LEAST_INLIERS = 20  # feature matches that agree, as in ASIGN's code; chance giv
 
 @dataclass
 class Pair:
-    """Two sections, the best map so far in um (matrix, then field in the fixed frame), and how it came about.
+    """Two sections, the best map so far in um (matrix, then field in the fixed frame), and its stages."""
 
-    Attributes
-    ----------
-    moving, fixed
-        Views at the scale of the search, of the scores, and of the refinement.
-    note
-        Of every stage, e.g. that the moving slide is looked at from behind.
-    """
-
-    moving: list[View]
-    fixed: list[View]
-    note: str = ""
+    moving: list[View]  # at the scale of the search, of the scores, and of the refinement
+    fixed: list[View]  # likewise
+    note: str = ""  # of every stage, e.g. that the moving slide is looked at from behind
     matrix: np.ndarray = dataclasses.field(default_factory=lambda: np.eye(2, 3))  # the slides as they lie
     field: Field | None = None
     stages: list[Stage] = dataclasses.field(default_factory=list)
@@ -56,8 +48,6 @@ class Pair:
 
         Parameters
         ----------
-        name
-            Of the stage.
         matrix
             In um (2, 3); None if the stage found nothing.
         bend

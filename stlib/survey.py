@@ -44,8 +44,6 @@ def survey(folder: Path, name: str, um_per_px: str = "") -> str:
     ----------
     folder
         In one of the layouts of `layout_of`.
-    name
-        Of the dataset.
     um_per_px
         Scale of the slides, where files do not tell it.
 

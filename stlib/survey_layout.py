@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def layout_of(folder: Path, um_per_px: str = "") -> Found:
-    """Tell what lies in a folder.
+    """Tell what lies in a folder; `um_per_px` is the scale of its slides, if it is told.
 
     ========================================================  =============
     found                                                     reader
@@ -51,13 +51,6 @@ def layout_of(folder: Path, um_per_px: str = "") -> Found:
     ``st/<section>.h5ad``, ``wsis``, ``metadata``             ``hest``
     ``<section>.h5ad`` or ``<section>.zarr``, and a slide     ``folder``
     ========================================================  =============
-
-    Parameters
-    ----------
-    folder
-        A lab's.
-    um_per_px
-        Scale of the slides, if it is told.
 
     Raises
     ------

@@ -29,8 +29,6 @@ def text_of(drafts: dict[str, Params], found: Found, read: dict[str, dict[str, S
     ----------
     drafts
         Size -> what follows from the folder; one without a name where there are no sizes.
-    found
-        What lies in the folder.
     read
         Size -> its sections, by name.
     known
@@ -131,14 +129,7 @@ def species_of(genes: np.ndarray) -> str:
 def check_genes(folder: Path, sections: dict[str, Section], whole: bool = False) -> None:
     """Refuse sections without a gene in common; warn if they share few.
 
-    Parameters
-    ----------
-    folder
-        Theirs.
-    sections
-        By name.
-    whole
-        Whether each lists all genes that were asked for: then those of one chemistry share all.
+    With `whole` each section lists all genes that were asked for: then those of one chemistry share all.
 
     Raises
     ------

@@ -194,14 +194,7 @@ def load_table(name: str) -> Table:
 def _check(table: Declared, rows: list[str], named: list[str]) -> None:
     """Refuse unknown datasets, and columns or rows that could not be told apart.
 
-    Parameters
-    ----------
-    table
-        Of either kind.
-    rows
-        What tells its rows apart.
-    named
-        Datasets that its rows name.
+    `rows` holds what tells the rows apart, `named` the datasets that they name.
     """
     ours = [path.stem for path in paths.PARAMS.glob("*.yaml")]
     with open(paths.TABLES / "reported.csv", newline="") as file:

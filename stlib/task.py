@@ -76,8 +76,6 @@ def feed_of(
 
     Parameters
     ----------
-    task
-        The fold and the model.
     new
         Sections that are in no dataset, and of which nothing was measured, to be predicted.
     aligned

@@ -136,10 +136,7 @@ class Matrix:
 def read_matrix(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
     """Read the genes of a feature-barcode matrix at once.
 
-    Returns
-    -------
-    barcodes, genes, counts
-        (N,), ids (M,) without version, and (N, M) int32.
+    Return barcodes (N,), gene ids (M,) without version, and counts (N, M) int32.
 
     Raises
     ------

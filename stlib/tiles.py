@@ -34,21 +34,11 @@ LOOK_PX, FAR_PX = 320, 1280  # where the reach is looked for, first and last
 
 
 class Tile(NamedTuple):
-    """One tile of a slide.
+    """One tile of a slide."""
 
-    Attributes
-    ----------
-    core
-        The pixels that it answers for.
-    window
-        Those that the network sees.
-    rows
-        Locations that reach into the core (n,).
-    """
-
-    core: Box
-    window: Box
-    rows: np.ndarray
+    core: Box  # the pixels that it answers for
+    window: Box  # those that the network sees
+    rows: np.ndarray  # locations that reach into the core (n,)
 
     def cells(self, values: Tensor) -> Tensor:
         """Return the core's part (..., r, c) of the window's map (..., h, w)."""
@@ -59,24 +49,12 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True)
 class Tiles:
-    """A slide, and the locations on it that are asked for.
-
-    Attributes
-    ----------
-    path
-        The slide.
-    size_px
-        Its width and height after halving.
-    prints
-        What the locations cover, in pixels of the halved slide.
-    halvings
-        How often it is halved.
-    """
+    """A slide, and the locations on it that are asked for."""
 
     path: Path
-    size_px: tuple[int, int]
-    prints: Footprints
-    halvings: int = 0
+    size_px: tuple[int, int]  # width and height of the slide after halving
+    prints: Footprints  # what the locations cover, in pixels of the halved slide
+    halvings: int = 0  # how often the slide is halved
 
     def take(self, rows: Tensor) -> "Tiles":
         """Return the same slide with some of the locations."""
@@ -205,15 +183,9 @@ class Cutting:
     def sums(self, tiles: Tiles, device: torch.device, keep: Path | None = None) -> Tensor:
         """Return Z = P D of all locations (N, C): every tile is decoded once, and none is held.
 
-        Parameters
-        ----------
-        tiles
-            The slide and its locations.
-        device
-            Where the network is.
-        keep
-            Folder in which what each tile adds is kept until the caller removes it: a run that was killed
-            goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is kept.
+        `keep` is a folder in which what each tile adds is kept until the caller removes it: a run that was
+        killed goes on at the tile it was at, and adds the same numbers in the same order. None: nothing is
+        kept.
         """
         total, parts = None, tiles.cut(self.core_px, self.halo_px, self.step)
         made = kept(tiles, parts, partial(self._added, tiles, device), keep)

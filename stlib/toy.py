@@ -192,8 +192,6 @@ class Toy:
 
     Parameters
     ----------
-    options
-        All numbers.
     sections
         Patient -> its sections in cutting order.
     spot
@@ -273,8 +271,6 @@ class Toy:
 
         Parameters
         ----------
-        patient
-            Whose block.
         places
             Centres in the block (N, 3), um.
         radius_um

@@ -53,17 +53,8 @@ class ManyPlaces(Block):
 class ToyBins(Toy):
     """The whole dataset; its spots are the bins of 8 um.
 
-    Parameters
-    ----------
-    options
-        All numbers.
-    sections
-        Patient -> its section.
-
-    Attributes
-    ----------
-    matrix
-        (3, 2): px per um of column, of row; then the corner of the capture area, px.
+    `sections` is patient -> its section. `matrix` (3, 2) is px per um of column, of row; then the corner of
+    the capture area, px.
     """
 
     BLOCK = ManyPlaces

@@ -26,13 +26,7 @@ GLASS = 245
 
 
 def paint(toy: Toy, section: str) -> np.ndarray:
-    """Paint a section, at about 2 um per px.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8 (H, W, 3).
-    """
+    """Paint a section, uint8 (H, W, 3), at about 2 um per px."""
     block, cut, size = toy.blocks[toy.patient_of[section]], toy.cuts[section], toy.options.size_px
     rng = toy.random("slide", section)
     grid = np.arange(0, size + STEP_PX, STEP_PX) + 0.5

@@ -116,12 +116,7 @@ def fit(
 
     The learning rate follows the model's own schedule over `epochs`: where an epoch was chosen, the final
     training runs the whole schedule in that many epochs. Each epoch draws from its own seed, so
-    an interrupted training goes on exactly as if nothing had happened.
-
-    Returns
-    -------
-    list of dict
-        One row an epoch.
+    an interrupted training goes on exactly as if nothing had happened. Return one row an epoch.
     """
     if not trainable(model):
         model.prepare(feed.whole(names))
@@ -209,10 +204,7 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """Predict whole sections; only the known ones have labels in what the model is given.
 
-    Returns
-    -------
-    dict
-        Section -> prediction (N, G) float32, rows in the section's order.
+    Return section -> prediction (N, G) float32, rows in the section's order.
     """
     model.eval().to(fabric.device)
     precision = fabric.autocast if trainable(model) else nullcontext  # a control computes in float32

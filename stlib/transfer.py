@@ -97,37 +97,18 @@ def _everywhere(sections: Sequence[str], more: Sequence[Params]) -> tuple[str, .
 
 @dataclass(frozen=True)
 class View:
-    """How a section is seen.
+    """How a section is seen."""
 
-    Attributes
-    ----------
-    section
-        Its array counted in steps of the one at home.
-    params
-        Of its dataset, with the levels of the home in pixels of its slide.
-    halved
-        How often its slide is halved more than those at home.
-    share
-        Area of a tested location over that of one of its own.
-    """
-
-    section: Section
-    params: Params
-    halved: int = 0
-    share: float = 1.0
+    section: Section  # its array counted in steps of the one at home
+    params: Params  # of its dataset, with the levels of the home in pixels of its slide
+    halved: int = 0  # how often its slide is halved more than those at home
+    share: float = 1.0  # area of a tested location over that of one of its own
 
 
 def views(home: Params, sections: dict[str, Section], tested: Sequence[str]) -> dict[str, View]:
     """Return how each section is seen by networks that are trained at home, see above.
 
-    Parameters
-    ----------
-    home
-        The dataset at home.
-    sections
-        By name, some at least at home.
-    tested
-        Names of those that are predicted.
+    Some sections at least are at home; `tested` names those that are predicted.
 
     Raises
     ------

@@ -31,14 +31,8 @@ def read_positions(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Read `tissue_positions_list.csv` or `tissue_positions.csv`, with or without a header.
 
-    The file has row before column, for places and for pixels; here x comes first.
-
-    Parameters
-    ----------
-    path
-        The file.
-    hexagonal
-        Whether the array is one of Visium; else its places lie in a square, and it may have any size.
+    The file has row before column, for places and for pixels; here x comes first. Without `hexagonal` the
+    array is not one of Visium: its places lie in a square, and it may have any size.
 
     Returns
     -------
@@ -115,8 +109,6 @@ def scale_of_array(
     ----------
     array, position
         Column and row (N, 2), and centre, px (N, 2).
-    pitch_um
-        Of the array.
     source
         What a message calls the file.
     hexagonal
@@ -161,8 +153,6 @@ def check_slide_size(size_px: np.ndarray, factors: Path, hires_px: int = HIRES_P
     ----------
     size_px
         Width and height of the slide (2,).
-    factors
-        The file.
     hires_px
         Longer side of Space Ranger's smaller image, which it scales by `tissue_hires_scalef`.
 

@@ -79,14 +79,10 @@ def predict_slide(
 
     Parameters
     ----------
-    model
-        Trained.
     params, section, array, position, side
         See `stlib.array_tiles.Tiles`.
     path
         Folder of the Zarr array; one that holds other predictions is refused.
-    device
-        Where the model computes.
 
     Returns
     -------

@@ -66,19 +66,8 @@ def prepare(params: Params, folder: Path) -> dict[str, dict[str, str]]:
     """Write every section of the dataset in the house's form: counts and positions, and a pyramidal slide.
 
     What is already there and made from the same files is kept. Last of all the manifest is written, the
-    content hash of each file, on which every later fingerprint rests.
-
-    Parameters
-    ----------
-    params
-        The dataset.
-    folder
-        Its raw files, complete (see the reader's `fetch`).
-
-    Returns
-    -------
-    dict
-        Section -> {file suffix: sha256}.
+    content hash of each file, on which every later fingerprint rests. `folder` holds the raw files, complete
+    (see the reader's `fetch`). Return section -> {file suffix: sha256}.
     """
     from stlib.orientation import warn_if_turned
     from stlib.slide import Slide, write_pyramid  # images are opened there only
@@ -193,8 +182,6 @@ def section_of(
     ----------
     params
         The dataset, which says of whom the section is and what its locations are.
-    name
-        Of the section.
     place
         In its stack, from 1.
     source

@@ -30,18 +30,10 @@ REMOTE = {  # kind -> below the source's URL, or below `positions_url`
 
 
 class Options(Record):
-    """Where positions are, and what the source is known to have.
+    """Where positions are, and what the source is known to have."""
 
-    Attributes
-    ----------
-    positions_url
-        Of positions and scale factors, which lie apart from counts and slides.
-    empty_spots
-        Section -> spots whose counts may all be zero.
-    """
-
-    positions_url: str = ""
-    empty_spots: dict[str, list[str]] = {}
+    positions_url: str = ""  # of positions and scale factors, which lie apart from counts and slides
+    empty_spots: dict[str, list[str]] = {}  # section -> spots whose counts may all be zero
 
 
 def fetch(params: Params, folder: Path) -> None:

@@ -21,21 +21,11 @@ PITCH_TOLERANCE = 0.1  # of the pitch that params declare, against the px betwee
 
 
 class Options(Record):
-    """What the files do not tell.
+    """What the files do not tell."""
 
-    Attributes
-    ----------
-    um_per_px
-        Section -> scale of its slide, where neither ``uns["um_per_px"]`` nor the slide's tags say it.
-    slides
-        Section -> name of its slide, where that is not ``<section>.<suffix>``.
-    empty_spots
-        Section -> spots whose counts may all be zero.
-    """
-
-    um_per_px: dict[str, float] = {}
-    slides: dict[str, str] = {}
-    empty_spots: dict[str, list[str]] = {}
+    um_per_px: dict[str, float] = {}  # section -> scale, where neither `uns` nor the slide's tags say it
+    slides: dict[str, str] = {}  # section -> name of its slide, where that is not <section>.<suffix>
+    empty_spots: dict[str, list[str]] = {}  # section -> spots whose counts may all be zero
 
 
 def fetch(params: Params, folder: Path) -> None:

@@ -39,21 +39,11 @@ COLUMNS = ["x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected"]
 
 
 class Options(Record):
-    """Which route is taken, and defects that the source is known to have.
+    """Which route is taken, and defects that the source is known to have."""
 
-    Attributes
-    ----------
-    route
-        Where `fetch` downloads from.
-    dead_positions
-        Array positions such as 17x14 that a spot file may list although they have no counts.
-    empty_spots
-        Section -> spots whose counts may all be zero.
-    """
-
-    route: Literal["github", "zenodo"] = "github"
-    dead_positions: list[str] = []
-    empty_spots: dict[str, list[str]] = {}
+    route: Literal["github", "zenodo"] = "github"  # where `fetch` downloads from
+    dead_positions: list[str] = []  # such as 17x14: a spot file may list them although they have no counts
+    empty_spots: dict[str, list[str]] = {}  # section -> spots whose counts may all be zero
 
 
 def fetch(params: Params, folder: Path) -> None:

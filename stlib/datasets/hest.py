@@ -25,15 +25,9 @@ OTHER_SPOTS = 0.1  # the same, beyond which the metadata tell of other spots
 
 
 class Options(Record):
-    """What the source is known to have.
+    """What the source is known to have."""
 
-    Attributes
-    ----------
-    empty_spots
-        Section -> spots whose counts may all be zero.
-    """
-
-    empty_spots: dict[str, list[str]] = {}
+    empty_spots: dict[str, list[str]] = {}  # section -> spots whose counts may all be zero
 
 
 def fetch(params: Params, folder: Path) -> None:

@@ -35,12 +35,7 @@ def tissue(params: Params) -> Toy:
 def registration_error(params: Params, maps: Mapping[str, Registration]) -> dict[str, np.ndarray]:
     """Return how far from the truth each spot is mapped: section -> (N,), um.
 
-    Parameters
-    ----------
-    params
-        The dataset.
-    maps
-        Section -> map to the middle section of its stack.
+    `maps` is section -> map to the middle section of its stack.
     """
     toy, errors = tissue(params), {}
     for names in params.sections.values():

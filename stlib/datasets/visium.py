@@ -25,19 +25,13 @@ COUNTS = "filtered_feature_bc_matrix.h5"
 class Options(Record):
     """What the files do not tell.
 
-    Attributes
-    ----------
-    slides
-        Section -> name of its slide in its folder, where that holds several images.
-    lattice
-        ``square``: an array that is not Visium's, in files of this layout; its places are rows and columns.
-    empty_spots
-        Section -> spots whose counts may all be zero.
+    With the lattice ``square`` an array is read that is not Visium's, in files of this layout; its places are
+    rows and columns.
     """
 
-    slides: dict[str, str] = {}
+    slides: dict[str, str] = {}  # section -> name of its slide, where its folder holds several images
     lattice: Literal["hexagonal", "square"] = "hexagonal"
-    empty_spots: dict[str, list[str]] = {}
+    empty_spots: dict[str, list[str]] = {}  # section -> spots whose counts may all be zero
 
 
 def fetch(params: Params, folder: Path) -> None:

@@ -34,31 +34,15 @@ LEVELS = ("region", "global")
 
 
 class Options(Record):
-    """Which slide belongs to a section, which part of it is read, and what is known of the source.
+    """Which slide belongs to a section, which part of it is read, and what is known of the source."""
 
-    Attributes
-    ----------
-    remote
-        Section -> ``<version>/<name>`` below the source's URL; none: the data is not public.
-    slide
-        Name of the full-resolution image in a section's folder, and at the source after ``<name>_``.
-    slides
-        Section -> that name, where it is another one.
-    bins_um
-        Sides of the bins that are taken from the archives of the source.
-    bins
-        Section -> side -> bins under tissue that are expected; other numbers are reported.
-    roi_px, roi_um
-        Section -> x0, y0, x1, y1 on the slide, level-0 px or um: only locations whose centre lies in it.
-    """
-
-    remote: dict[str, str] = {}
-    slide: str = "tissue_image.btf"
-    slides: dict[str, str] = {}
-    bins_um: list[Literal[2, 8, 16]] = [2, 8, 16]
-    bins: dict[str, dict[int, int]] = {}
-    roi_px: dict[str, list[float]] = {}
-    roi_um: dict[str, list[float]] = {}
+    remote: dict[str, str] = {}  # section -> <version>/<name> below the source's URL; none: not public
+    slide: str = "tissue_image.btf"  # full-resolution image in a section's folder; at the source after <name>
+    slides: dict[str, str] = {}  # section -> that name, where it is another one
+    bins_um: list[Literal[2, 8, 16]] = [2, 8, 16]  # sides of the bins taken from the source's archives
+    bins: dict[str, dict[int, int]] = {}  # section -> side -> bins expected under tissue; others are reported
+    roi_px: dict[str, list[float]] = {}  # section -> x0, y0, x1, y1, level-0 px: only centres within are read
+    roi_um: dict[str, list[float]] = {}  # the same in um
 
 
 def fetch(params: Params, folder: Path) -> None:
@@ -150,12 +134,6 @@ def read(params: Params, folder: Path, section: str, slide: bool = True, block: 
 
     Parameters
     ----------
-    params
-        The dataset, at one of its sizes.
-    folder
-        The source's files.
-    section
-        The name of a section and its folder.
     slide
         False: leave the slide aside. Then `size_px` is None, and no bin counts as outside of it.
     block
