@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from stlib import charts
-from stlib.metrics import OVERVIEW
+from stlib import charts, metrics
 from stlib.params import Panel
 from stlib.plots import DOUBLE_MM, GREY, grid
 from stlib.tables import PLACE
@@ -44,9 +43,9 @@ def patient_boxes(patients: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     `patients` is from `stlib.scores.by_patient`, `tests` from `stlib.comparisons.tests`; those against ours
     are drawn.
     """
-    names = [name for name in OVERVIEW if name in set(patients["metric"])]
+    names = [name for name in patients["metric"].unique() if metrics.find(name).unit == "patient"]
     keys = [*PLACE, "metric", "label"]
-    drawn = patients[patients["metric"].isin(names)]  # the unit of the others may be a fold
+    drawn = patients[patients["metric"].isin(names)]
     ours = tests.loc[tests["against"] == "ours", [*keys, "p_welch"]].rename(columns={"p_welch": "p"})
     drawn = drawn.merge(ours, on=keys, how="left")
     figure, axes = _panels(drawn.drop_duplicates(keys), names)
