@@ -16,7 +16,7 @@ from stlib import cost, paths, render, show
 from stlib.cell import parameters
 from stlib.machine import device
 from stlib.results import Run
-from stlib.tables import absences, load_costs
+from stlib.tables import absences, costs_for, load_costs
 
 # %% tags=["parameters"]
 dataset: str = "toy"          # a file in params/
@@ -36,7 +36,8 @@ display(show.settings(params, run))
 # %%
 declared = load_costs(p.table)
 measured = cost.measure(declared, params)
-display(measured.round(3))
+labels = [row.label for row in costs_for(declared, params)]
+display(measured.assign(row=[labels[place] for place in measured["row"]]).round(3))
 
 # %% [markdown]
 # ## Lines through small batches
