@@ -126,13 +126,22 @@ def _predictions(
 
 
 def reported(dataset: str) -> pd.DataFrame:
-    """Return what ASIGN's Table I prints for a dataset, in the columns of `control_table`; else empty."""
+    """Return what ASIGN's Table I prints for a dataset, in the columns of `control_table`; else empty.
+
+    The standard deviations (``mse_sd``, ...) stand in the paper's text alone, and for a few of the rows.
+    """
     name = load_table("table1").reported_dataset.get(dataset)
     table = pd.read_csv(paths.TABLES / "reported.csv")
-    table = table[(table["paper"] == "ASIGN") & (table["table"] == "I") & (table["dataset"] == name)]
-    wide = table.pivot(index="row", columns="metric", values="mean").reindex(columns=["MSE", "MAE", "PCC"])
-    wide = wide.set_axis(list(NAMES), axis=1).rename_axis(columns=None)
-    return wide.reset_index().rename(columns={"row": "reported"})
+    table = table[(table["paper"] == "ASIGN") & (table["dataset"] == name)]
+    parts = {"": ("I", "mean"), "_sd": ("text V.A", "std")}
+    wide = [
+        table[table["table"] == where]
+        .pivot(index="row", columns="metric", values=what)
+        .reindex(columns=["MSE", "MAE", "PCC"])
+        .set_axis([f"{name}{end}" for name in NAMES], axis=1)
+        for end, (where, what) in parts.items()
+    ]
+    return wide[0].join(wide[1]).reset_index().rename(columns={"row": "reported"})
 
 
 def markdown(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> str:
@@ -145,7 +154,8 @@ def markdown(table: pd.DataFrame, printed: pd.DataFrame | None = None) -> str:
             f"| *{row['control']}* | {row['tested on']} | {row['mean over']} | {' | '.join(cells)} |"
         )
     for row in [] if printed is None else printed.to_dict("records"):
-        cells = [f"{row[name]:.3f}" for name in NAMES]
+        sds = ["" if np.isnan(row[f"{name}_sd"]) else f" ± {row[f'{name}_sd']:.3f}" for name in NAMES]
+        cells = [f"{row[name]:.3f}{sd}" for name, sd in zip(NAMES, sds, strict=True)]
         lines.append(f"| reported: {row['reported']} | | | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -101,7 +101,9 @@ def test_the_printed_numbers_stand_under_ours():
     params, sections = two_patients()
     text = audit.markdown(audit.control_table(params, sections, ["g", "h"]), printed.reset_index())
     assert (
-        "| reported: ASIGN 3D | | | 0.363 | 0.473 | 0.693 |" in text and "PCC per spot, flat as 0 |" in text
+        "| reported: ASIGN 3D | | | 0.363 ± 0.054 | 0.473 ± 0.053 | 0.693 ± 0.091 |" in text
+        and "| reported: ASIGN 2D | | | 0.579 | 0.590 | 0.476 |" in text
+        and "PCC per spot, flat as 0 |" in text
     )
 
 
