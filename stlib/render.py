@@ -10,6 +10,7 @@ import pandas as pd
 
 from stlib.layout import Layout, round_numbers
 
+UNBROKEN = "\u00a0"  # a space that ends no line: a number stays beside its spread
 SETTINGS = "Settings other than the papers', method by method"
 
 STYLES = [
@@ -40,7 +41,8 @@ def markdown(layout: Layout) -> str:
         rows = [["", *titles], ["---", *["---:"] * len(shown)]]
         for label, role, cells in block.lines:
             name = _label(label, role) if role == "method" else f"*{_label(label, role)}*"
-            rows.append([name, *(f"**{cells[p].text}**" if cells[p].bold else cells[p].text for p in shown)])
+            texts = (f"**{cells[p].text}**" if cells[p].bold else cells[p].text for p in shown)
+            rows.append([name, *(text.replace(" ", UNBROKEN) for text in texts)])
         lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
     lines += [f"- {text}" for text in layout.remarks]
     if layout.settings:

@@ -234,7 +234,7 @@ def test_a_table_parses_back_to_its_numbers(table, found, seed, decimals):
     cells = [
         line.split("|")[2].strip(" *") for line in render.markdown(laid).splitlines() if line.startswith("| ")
     ]
-    printed = [float(cell.split(" ")[0]) for cell in cells if re.match(r"-?\d", cell)]
+    printed = [float(cell.split()[0]) for cell in cells if re.match(r"-?\d", cell)]
     wanted = given_numbers.loc[given_numbers["metric"] == "pcc_per_gene", "mean"].round(decimals) + 0.0
     assert sorted(set(printed)) == sorted(set(wanted.round(decimals)))
 

@@ -8,6 +8,8 @@ from stlib import layout, render, tables
 
 def test_markdown(table, found):
     text = render.markdown(layout.scores(table, found, ["the encoder is untrained"]))
+    assert "1.000\u00a0±\u00a00.000" in text  # no line ends within a number and its spread
+    text = text.replace(render.UNBROKEN, " ")
     assert "|  | PCC per gene ↑ | 95 % | MSE ↓ | 95 % | reported | difference |" in text
     assert "| *Mean (control)* | undefined |" in text
     assert "| Good | **0." in text and "| **0.156 ± 0.133** | -1.035 to 1.347 | 0.579 | -0.423 |" in text
