@@ -275,7 +275,7 @@ folder, mark = paths.RESULTS / p.dataset, "" if len(sections) == len(params.pati
 text = f"# {params.name}: {len(sections)} sections, from counts alone\n\n## Constants beside printed numbers\n\n"
 text += "Spots whose profile is flat have no correlation; they count as 0, as in the released code.\n\n"
 text += f"{audit.markdown(table, printed)}\n## One prediction, three correlations, one name\n\n"
-text += f"{flaw_table.pooled_markdown(pooled)}\n## Flaws of released code: the score with each → without\n\n"
+text += f"{flaw_table.pooled_markdown(pooled)}\n## Flaws of released code, the score with each and without\n\n"
 text += "What each does is shown, not which of them shaped a printed number. In brackets: the 95 % interval over "
 text += f"patients of what the flaw adds.\n\n{flaw_table.markdown(found)}"
 written = paths.write_text(folder / f"audit{mark}.csv", table.round(6).to_csv(index=False))

@@ -8,13 +8,13 @@ import pytest
 from stlib import devices, train
 from stlib.feed import Feed
 from stlib.metrics import pcc_per_gene
-from stlib.models import Method, method, names
+from stlib.models import method, names
 from stlib.sections import load_sections
 from stlib.splits import folds
 from stlib.task import Task
 from stlib.train import train_fold
 
-LEARNED = [name for name in names() if method(name).loss is not Method.loss]
+LEARNED = [name for name in names() if method(name).Config().epochs]
 
 
 CASES = [("toy", "2d", name) for name in LEARNED] + [("toy_hd", "hd", "magnet")]

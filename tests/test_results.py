@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from stlib import paths, results, steps
-from stlib.models import Method, method, names
+from stlib.models import method, names
 from stlib.predictions import Predictions, load_predictions
 from stlib.results import Run
 
@@ -260,7 +260,7 @@ def test_the_controls_are_all_models_without_training():
     for protocol, listed in steps.CONTROLS.items():
         own = "hd" if protocol == "transfer" else protocol  # whose settings a transfer takes
         fitting = [name for name in names() if own in method(name).PROTOCOLS]
-        assert set(listed) == {name for name in fitting if method(name).loss is Method.loss}
+        assert set(listed) == {name for name in fitting if not method(name).Config().epochs}
 
 
 def test_another_folder_of_raw_files_makes_the_data_anew(out, tmp_path, monkeypatch):
