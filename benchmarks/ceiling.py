@@ -1,54 +1,40 @@
-"""Both ceilings of the counts beside what the oracle scores, where the true rate is known.
+"""What the machine itself can do with one thread: the ceilings that the other parts are read against."""
 
-``python benchmarks/ceiling.py`` reads the tables of made datasets in `results/`, and writes
-`results/ceiling.md`.
-"""
+from io import BytesIO
 
-import pandas as pd
+import imagecodecs
+import numpy as np
+import torch
+from PIL import Image
 
-from stlib import metrics, paths
-from stlib.report import numbers_of
-from stlib.scores import CEILING, COUNTING
-from stlib.tables import PLACE
+from benchmarks.measure import Found, Row, rates, seconds
 
-TABLES = ("toy/table1", "toy_hd/magnet_table1")
-NAMES = ("pcc_per_gene", "pcc_per_spot", "mse", "mae")
-HEAD = """# The ceilings of the counts, where the truth is known
-
-The oracle predicts the expected label given the true rate. The lower estimate takes for noise what no other
-gene shares, the upper one (split counts) only what counting adds: made counts are overdispersed, so that the
-truth lies between. A *share of the reachable* goes by the lower one. In brackets: how far an estimate is off.
-Single genes: of how many the oracle's correlation is more than 5 % above the gene's own lower estimate, and
-by how much at most. Written by `python benchmarks/ceiling.py`.
-
-| dataset | section | metric | oracle | lower estimate | upper estimate | single genes |
-|---|---|---|---:|---:|---:|---|
-"""
+SIDE, COPIED_MB, IMAGE_PX = 1024, 256, 2048
 
 
-def lines(name: str) -> list[str]:
-    """Return the lines of one table: each section of it, each metric."""
-    stem = paths.RESULTS / name
-    found = numbers_of(stem.with_suffix(".metrics.csv")).set_index(["model", "metric"])
-    genes = numbers_of(stem.with_suffix(".genes.csv"))
-    said = []
-    for place, section in found.groupby(PLACE, sort=False):
-        for metric in NAMES:
-            oracle, below, above = (
-                section.loc[(row, metric), "mean"] for row in ("oracle", CEILING, COUNTING)
-            )
-            own = genes[(genes[[*PLACE]] == place).all(axis=1) & (genes["model"] == "oracle")]
-            cells = [name.partition("/")[0], ", ".join(filter(None, place)), metrics.find(metric).label]
-            cells += [f"{oracle:.3f}", *(f"{one:.3f} ({one / oracle - 1:+.0%})" for one in (below, above))]
-            cells.append(_single(own["share"]) if metric == "pcc_per_gene" else "")
-            said.append(f"| {' | '.join(cells)} |\n")
-    return said
-
-
-def _single(share: pd.Series) -> str:
-    return f"{(share > 1.05).sum()} of {len(share)}, {share.max() - 1:+.0%}"
-
-
-if __name__ == "__main__":
-    text = HEAD + "".join(line for name in TABLES for line in lines(name))
-    print(paths.write_text(paths.RESULTS / "ceiling.md", text).relative_to(paths.OUT))
+def rows() -> Found:
+    """Measure products of matrices, copies of memory, and decoders of images."""
+    single, half = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE, dtype=torch.bfloat16)
+    taken = seconds(lambda: single @ single, lambda: half @ half, repeats=7)
+    gflop = [rates(2 * SIDE**3 / 1e9, one) for one in taken]
+    source = np.ones(COPIED_MB * 10**6, np.uint8)
+    target = np.ones_like(source)
+    moved = [
+        rates(2 * COPIED_MB / 1e3, one)
+        for one in seconds(lambda: np.copyto(target, source), lambda: source.copy(), repeats=7)
+    ]
+    y, x = np.mgrid[:IMAGE_PX, :IMAGE_PX]
+    pixels = np.stack([x % 251, y % 241, (x + y) % 239], -1).astype(np.uint8)
+    jpeg = BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=90)
+    packed = imagecodecs.zlib_encode(imagecodecs.delta_encode(pixels, axis=1))
+    decoded = seconds(
+        lambda: imagecodecs.zlib_decode(packed),
+        lambda: np.asarray(Image.open(jpeg)),
+    )
+    mpx = [rates(IMAGE_PX**2 / 1e6, one) for one in decoded]
+    return [
+        Row(f"matrix product {SIDE:,}, bfloat16", "float32", gflop[1], gflop[0], "GFLOP/s"),
+        Row("memory copy, read and write", "into new memory", *moved, "GB/s"),
+        Row("deflate decoded", "JPEG decoded", *mpx, "Mpx/s"),
+    ]
