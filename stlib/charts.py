@@ -99,7 +99,7 @@ def _dot(row: dict, y: float, span: tuple[float, float], ax: Axes) -> None:
         low, high = np.clip([row["low"], row["high"]], *span)
         ax.plot([low, high], [y, y], color=hue, lw=1.2, solid_capstyle="butt", zorder=2)
         for end, told, arrow in ((low, row["low"], "<"), (high, row["high"], ">")):
-            if end != told and not np.isnan(told):  # nan: one patient has no interval
+            if end != told and not np.isnan(told):  # nan: a ceiling of one patient has no interval
                 ax.plot(end, y, arrow, color=hue, ms=4, mew=0, zorder=2)
         marker, points = ("D", 4) if row["role"] == "ceiling" else ("o", 5)
         look = {"color": hue, "mfc": hue if row["role"] == "method" else "white", "mew": 1, "ms": points}

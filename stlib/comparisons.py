@@ -136,7 +136,7 @@ def _spread(difference: pd.DataFrame) -> dict[str, object]:
 
 
 def _verdict(line: Mapping[str, object]) -> str:
-    if not line["p_holm"] < 0.05 or line.get("seed_low", 0) * line.get("seed_high", 0) < 0:
+    if not line["p_holm"] < 0.05 or line.get("seed_low", 0) < 0 < line.get("seed_high", 0):
         return "unclear"
     higher = metrics.find(line["metric"]).higher_is_better
     return "better" if (line["mean"] > 0) == higher else "worse"

@@ -26,6 +26,7 @@ from stlib import layout, paths
 from stlib.fingerprint import file_hash
 from stlib.layout import Layout
 from stlib.params import files_of, load_params, sized
+from stlib.render import SETTINGS
 from stlib.results import Run
 from stlib.tables import PLACE, load_costs, load_table, names, recorded, rows_for
 from stlib.tables import Run as Key
@@ -60,15 +61,14 @@ class RunLine(NamedTuple):
 class Shown:
     """A table, the runs of its rows by (protocol, setting, size, label), and what lies beside it.
 
-    `told` holds each run with its record, which is empty where it is not on this machine; `made` is what
-    `stlib.conditions.made` wrote, empty where nothing was recorded.
+    `told` holds each run once; `made` is from `stlib.conditions.made`, empty where nothing was recorded.
     """
 
     name: str
     title: str
     layout: Layout
     runs: dict[tuple[str, ...], list[RunLine]]
-    told: list[tuple[RunLine, dict[str, Any]]]
+    told: list[RunLine]
     more: dict[str, Markup]
     made: dict[str, Any]
 
@@ -96,7 +96,6 @@ def write(dataset: str, folder: Path) -> Path:
             f"a report needs a table or an audit, and none stands in results/{dataset}; make one first, e.g. "
             f"make reproduce-table1 DATASET={dataset}"
         )
-    told = [line for table in tables for line, _ in table.told]
     page = (
         _environment()
         .get_template("report.html.j2")
@@ -107,7 +106,8 @@ def write(dataset: str, folder: Path) -> Path:
             pages=pages,
             costs=[_costs(name, dataset) for name in names("costs") if _stands(dataset, name)],
             figures=_images(sorted((paths.FIGURES / dataset).glob("*.png"))),
-            runs=list(dict.fromkeys(told)),
+            runs=list(dict.fromkeys(line for table in tables for line in table.told)),
+            folded=SETTINGS,
             described={path.name: file_hash(path) for path in files_of(dataset)},
         )
     )
@@ -128,7 +128,7 @@ def show(name: str, dataset: str) -> Shown:
     told = dict(_told(stem.with_suffix(".runs.csv")))
     runs = {
         (row.protocol, row.setting, row.size, row.label): [
-            told[run][0] for run in recorded(table, row, dataset) if run in told
+            told[run] for run in recorded(table, row, dataset) if run in told
         ]
         for row in rows_for(table, dataset)
     }
@@ -167,27 +167,28 @@ def numbers_of(path: Path) -> pd.DataFrame:
     return pd.read_csv(io.StringIO("".join(lines[start:])), dtype=words).fillna({"size": ""})
 
 
-def _told(path: Path) -> Iterator[tuple[Key, tuple[RunLine, dict[str, Any]]]]:
-    """Yield the runs of a table: which, its line, and its record, empty where it is not on this machine."""
+def _told(path: Path) -> Iterator[tuple[Key, RunLine]]:
+    """Yield the runs of a table: which, and its line."""
     words = {name: str for name in ("protocol", "dataset", "model", "setting", "to", "device", "fingerprint")}
     for row in pd.read_csv(path, dtype=words).fillna({"to": "", "fingerprint": ""}).itertuples():
         key = Key(row.protocol, row.dataset, row.model, row.setting, row.seed, row.to)
         name = key.folder.relative_to(paths.OUT).as_posix()
         record = Run(*key).written()
-        if record.get("fingerprint") != row.fingerprint:  # another run than the table is of
-            record = {}
-        line = RunLine(
-            re.sub("[^A-Za-z0-9]+", "-", name),
-            name,
-            row.seed,
-            row.seconds / 60,
-            row.train_seconds / 60,
-            row.peak_memory_mb,
-            row.device,
-            row.fingerprint,
-            json.dumps(record["parameters"], indent=1) if record else "",
+        own = record.get("fingerprint") == row.fingerprint  # else another run than the table is of
+        yield (
+            key,
+            RunLine(
+                re.sub("[^A-Za-z0-9]+", "-", name),
+                name,
+                row.seed,
+                row.seconds / 60,
+                row.train_seconds / 60,
+                row.peak_memory_mb,
+                row.device,
+                row.fingerprint,
+                json.dumps(record["parameters"], indent=1) if own else "",
+            ),
         )
-        yield key, (line, record)
 
 
 def _plain(path: Path, runs: dict[tuple[str, ...], list[RunLine]]) -> Markup:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import sparse
+from scipy import sparse, stats
 
 from stlib import audit, flaw_table, paths
 from stlib.cohort import Cohort
@@ -62,6 +62,8 @@ def test_constants_by_pencil():
     last = table.loc[[(FULL, "patients")]].iloc[-1]
     assert last["mse"] == pytest.approx(own / 2, rel=1e-6)  # P scores `own`, Q scores 0
     assert last["mse_sd"] == pytest.approx(own / np.sqrt(2), rel=1e-6)
+    assert last["mse_high"] - last["mse"] == pytest.approx(stats.t.ppf(0.975, 1) * own / 2, rel=1e-6)
+    assert last["mse"] - last["mse_low"] == pytest.approx(last["mse_high"] - last["mse"])
     assert last["pcc_per_spot_zero"] == 0  # all flat
 
 

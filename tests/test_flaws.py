@@ -94,6 +94,11 @@ def test_one_key_makes_the_query_do_nothing(cohort):
     place = flaws.nearest_mean(cohort)  # all that is left
     for name, found in flaws.one_key(cohort, True).items():
         np.testing.assert_allclose(found, place[name])
+    name = hidden(cohort)[0]  # without the flaw the keys are the same 20: no label from beyond them
+    known = cohort.known(name)
+    around, _ = flaws.nearest(cohort.place[known], cohort.place[name], flaws.NEIGHBOURS)
+    given, right = cohort.labels[known][around], flaws.one_key(cohort, False)[name]
+    assert (given.min(1) - 1e-6 <= right).all() and (right <= given.max(1) + 1e-6).all()
     assert score(cohort, flaws.one_key(cohort, False)) > 0.1 + score(cohort, flaws.one_key(cohort, True))
 
 

@@ -41,6 +41,13 @@ def test_boxes_say_what_a_dot_is_and_what_was_tested(table):
     assert "one patient allows no test" in one.get_supxlabel()
 
 
+def test_each_metric_of_patients_has_a_panel(table):
+    wider = table.model_copy(update={"metrics": [*table.metrics, Column(metric="pcc_per_spot_zero")]})
+    patients = scores.by_patient(wider, "toy", scores.patient_scores(wider, "toy", predict))
+    figure = overviews.patient_boxes(patients, comparisons.tests(wider, "toy", patients))
+    assert any("flat as 0" in ax.get_xlabel() for ax in figure.axes) and len(figure.axes) == 3
+
+
 def test_a_fold_of_a_pooled_metric_is_no_patient(table):
     pooled = Column(metric="pcc_per_gene_pooled")
     wider = table.model_copy(update={"metrics": [*table.metrics, pooled]})

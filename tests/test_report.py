@@ -64,10 +64,9 @@ def test_a_run_that_is_not_the_tables_tells_nothing_of_it(out):
         folder = out / "runs" / "2d" / "toy" / name / "strict-s0"
         folder.mkdir(parents=True)
         (folder / "run.json").write_text('{"fingerprint": "aa", "parameters": {"k": 1}}')
-    (_, (one, record)), (_, (other, nothing)) = report._told(out / "small.runs.csv")
+    (_, one), (_, other) = report._told(out / "small.runs.csv")
     assert (one.anchor, one.minutes, one.train_minutes) == ("runs-2d-toy-mean-strict-s0", 1.5, 1.0)
-    assert record["fingerprint"] == "aa" and '"k": 1' in one.parameters
-    assert nothing == {} and other.parameters == ""
+    assert '"k": 1' in one.parameters and other.parameters == ""
 
 
 def test_long_lists_are_cut_and_say_so(tmp_path, monkeypatch):

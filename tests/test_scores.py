@@ -130,6 +130,11 @@ def test_what_is_reachable_needs_the_counts(toy, toy_sections):
             )
         return concatenate(parts)
 
+    row = tables.Row(
+        label="A", model="ridge", protocol="transfer", train={"toy": "toy_st"}, role="control"
+    )  # the counts of what is tested, not of what was trained on
+    moved = table.model_copy(update={"rows": [row]})
+    assert list(scores.reachable(moved, "toy", {"toy": toy_sections}, load)) == [("transfer", "strict", "")]
     assert scores.reachable(table, "toy", {"toy": {}}, load) == {}
     found = scores.reachable(table, "toy", {"toy": toy_sections}, load)
     assert list(found) == [("2d", "strict", ""), ("3d", "strict", "")]
