@@ -62,6 +62,10 @@ def test_every_flaw_is_scored_and_told(cohort):
     notebook = (paths.NOTEBOOKS / "10_audit.py").read_text()
     for flaw in FLAWS:
         assert f'flaw_table.one(found, "{flaw.title}")' in notebook
+    for name in flaw_table.NAMES:  # the mean of what a flaw adds lies in the middle of its interval
+        added = found[f"{name} with the flaw"] - found[f"{name} without"]
+        middle = (found[f"{name} low"] + found[f"{name} high"]) / 2
+        np.testing.assert_allclose(middle, added, atol=1e-9)
     gains = found["pcc_per_gene with the flaw"] - found["pcc_per_gene without"].fillna(0)
     assert (gains > 0).tolist() == [True] * 3 + [False] * 4  # as the notebook says
 

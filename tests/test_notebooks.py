@@ -18,6 +18,7 @@ from stlib import paths, report
 from stlib.expression import log_proportion, panel_counts, top_mean_panel
 from stlib.metrics import pcc_per_gene
 from stlib.predictions import Predictions
+from stlib.render import SETTINGS
 from stlib.rendered import FOLDER
 from stlib.results import Run
 from stlib.steps import NOTEBOOK
@@ -192,6 +193,8 @@ def page_of_the_report(folder):
     assert [image["alt"] for image in page.find_all("img")] == [path.stem for path in drawn]
     (row,) = [row for row in page.find_all("tr") if row.td and row.td.text.strip() == "ASIGN 3D (ours)"]
     assert {link["href"] for link in row.find_all("a")} == {"#runs-3d-toy-asign-strict-s0"}
+    folded = page.find("summary", string=SETTINGS).parent
+    assert "asign, 3d: " in folded.text and "asign, 3d: " not in page.find("ul", class_="remarks").text
     lists = page.find("summary", string="Paired tests, corrected for their number").parent
     beside = [link for link in lists.find_all("a") if link.text == "ASIGN 3D (ours)"]
     assert beside and {link["href"] for link in beside} == {"#runs-3d-toy-asign-strict-s0"}
